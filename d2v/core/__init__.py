@@ -1,0 +1,1 @@
+"""Pure tensor functions: no files, no clock, no device choice, no modality."""

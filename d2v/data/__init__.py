@@ -1,0 +1,1 @@
+"""Shards on disk and the order in which they are read."""

@@ -1,0 +1,1 @@
+"""The modalities: one folder each, listed in one table."""
