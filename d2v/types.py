@@ -5,12 +5,13 @@ Letters: B batch, T tokens, D width, H heads, M masked tokens of the whole batch
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,22 @@ class Tokens:
     padding: Tensor | None = None
     attention_bias: Tensor | None = None
     num_prefix: int = 0
+
+
+class Frontend(nn.Module, ABC):
+    """A module that turns a batch into tokens and owns the mask embedding."""
+
+    @abstractmethod
+    def features(self, batch: Batch) -> Tensor:
+        """Everything that does not depend on the mask, computed once a step: (B, T, ...)."""
+
+    @abstractmethod
+    def forward(self, features: Tensor, mask: Mask | None) -> Tokens:
+        """Tokens with positions, masked places replaced; None masks nothing."""
+
+    @abstractmethod
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights anew from the generator."""
 
 
 @dataclass(frozen=True, kw_only=True)

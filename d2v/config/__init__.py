@@ -1,0 +1,14 @@
+"""Recipes: find, compose, check and print them. The only package that knows Hydra."""
+
+from d2v.config.load import Loaded, as_yaml, load_recipe
+from d2v.config.shipped import ShippedRecipe, copy_recipe, find_recipe, shipped_recipes
+
+__all__ = [
+    "Loaded",
+    "ShippedRecipe",
+    "as_yaml",
+    "copy_recipe",
+    "find_recipe",
+    "load_recipe",
+    "shipped_recipes",
+]

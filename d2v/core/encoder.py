@@ -1,0 +1,184 @@
+"""The encoder that every modality shares: a stack of timm's vision-transformer parts.
+
+Letters: B batch, T tokens, D width, H heads, L blocks, K blocks that become targets.
+"""
+
+import math
+from collections.abc import Iterable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from d2v.core.targets import TargetFeature
+from d2v.settings import Settings
+from d2v.types import Tokens
+
+
+class EncoderSettings(Settings):
+    """Shape and regularisation of the encoder (reference section 2; defaults: published ViT-B)."""
+
+    dim: int = Field(768, ge=1)
+    """Width D."""
+    depth: int = Field(12, ge=1)
+    """Blocks L."""
+    num_heads: int = Field(12, ge=1)
+    """Attention heads H; divides `dim`."""
+    mlp_ratio: float = Field(4.0, gt=0)
+    """Hidden width of the feed-forward part over `dim`."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """pre: norm before each branch, final norm after the stack; post: norm after each residual."""
+    norm_eps: float = Field(1e-6, gt=0)
+    """Epsilon of every layer norm (official vision 1e-6, fairseq 1e-5; reference P21)."""
+    layer_scale: float | None = Field(1e-4, gt=0)
+    """Initial value of the learned scale on each branch; null for none."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """On attention output, and inside and after the feed-forward part."""
+    attention_dropout: float = Field(0.05, ge=0, lt=1)
+    """On attention weights."""
+    drop_path: float = Field(0.25, ge=0, lt=1)
+    """Stochastic depth of the last block; linear in depth from 0 (reference section 2.1)."""
+    init_std: float = Field(0.02, gt=0)
+    """Deviation of the truncated normal that weights are drawn from, clipped at one deviation.
+    0.02 is the published figure for D = 768; a narrow encoder needs more (about 1 / sqrt(D)), or
+    its branches start so small that the targets' epsilon swallows them."""
+    attention: Literal["auto", "fused", "matmul"] = "auto"
+    """Attention kernel. auto: matmul where it is faster (a CPU in training), else fused."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "EncoderSettings":
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not divisible by num_heads {self.num_heads}")
+        return self
+
+
+class BlockOutput(NamedTuple):
+    """The four features of one block that can become targets, each (B, T, D)."""
+
+    self_attention: Tensor
+    ffn: Tensor
+    ffn_residual: Tensor
+    end_of_block: Tensor
+
+
+class Encoded(NamedTuple):
+    """What the encoder returns: its output (B, T, D), and the features that were asked for."""
+
+    last: Tensor
+    features: list[Tensor]
+
+
+class EncoderBlock(Block):
+    """timm's block, same parameter names, with the norm before or after and all features shown."""
+
+    def __init__(self, settings: EncoderSettings, drop_path: float) -> None:
+        super().__init__(
+            settings.dim,
+            settings.num_heads,
+            mlp_ratio=settings.mlp_ratio,
+            qkv_bias=True,
+            proj_drop=settings.dropout,
+            attn_drop=settings.attention_dropout,
+            init_values=settings.layer_scale,
+            drop_path=drop_path,
+            norm_layer=partial(nn.LayerNorm, eps=settings.norm_eps),
+        )
+        self.norm_position = settings.norm_position
+
+    def forward(self, x: Tensor, attention_bias: Tensor | None = None) -> BlockOutput:  # type: ignore[override]  # returns the features too
+        """One block.
+
+        Args:
+            x: (B, T, D).
+            attention_bias: (1 or B, H or 1, T, T) float added to the logits; None for none.
+
+        Returns:
+            Features before any residual addition (`self_attention`, `ffn`: after layer scale,
+            before drop-path), the sum before the closing norm (`ffn_residual`), and the output.
+        """
+        if self.norm_position == "pre":
+            attended = self.ls1(self.attn(self.norm1(x), attn_mask=attention_bias))
+            x = x + self.drop_path1(attended)
+            ffn = self.ls2(self.mlp(self.norm2(x)))
+            out = x + self.drop_path2(ffn)
+            return BlockOutput(attended, ffn, out, out)
+        attended = self.ls1(self.attn(x, attn_mask=attention_bias))
+        x = self.norm1(x + self.drop_path1(attended))
+        ffn = self.ls2(self.mlp(x))
+        summed = x + self.drop_path2(ffn)
+        return BlockOutput(attended, ffn, summed, self.norm2(summed))
+
+
+class Encoder(nn.Module):
+    """L blocks and, for the pre-norm variant, a final norm."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        rates = torch.linspace(0, settings.drop_path, settings.depth, device="cpu").tolist()
+        self.blocks = nn.ModuleList(EncoderBlock(settings, rate) for rate in rates)
+        norm = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
+        self.norm = norm if settings.norm_position == "pre" else nn.Identity()
+
+    def forward(
+        self, tokens: Tokens, collect: TargetFeature = "end_of_block", top_k: int = 0
+    ) -> Encoded:
+        """Encode, and keep one feature of the top blocks.
+
+        Args:
+            tokens: values (B, T, D), padding, attention bias.
+            collect: which feature of a block to keep.
+            top_k: of how many of the last blocks; 0 for none.
+
+        Returns:
+            Output after the final norm (B, T, D), and `top_k` features (B, T, D) in block order.
+        """
+        bias = _attention_bias(tokens)
+        x, features = tokens.values, []
+        for depth, block in enumerate(self.blocks, start=1):
+            output: BlockOutput = block(x, bias)
+            x = output.end_of_block
+            if depth > len(self.blocks) - top_k:
+                features.append(getattr(output, collect))
+        return Encoded(self.norm(x), features)
+
+    def use_fused_attention(self, fused: bool) -> None:
+        """Choose the attention kernel of every block; results agree up to rounding."""
+        for block in self.blocks:
+            block.attn.fused_attn = fused
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights anew: truncated normal, branches' outputs divided by sqrt(2 l).
+
+        Source: reference section 2.1, "Init"; official pre-training clips at one deviation.
+        """
+        initialise_linear(self.modules(), self.settings.init_std, generator)
+        for number, block in enumerate(self.blocks, start=1):
+            block.attn.proj.weight.div_(math.sqrt(2 * number))
+            block.mlp.fc2.weight.div_(math.sqrt(2 * number))
+
+
+@torch.no_grad()
+def initialise_linear(
+    modules: Iterable[nn.Module], std: float, generator: torch.Generator
+) -> None:
+    """Weights of linear and convolution layers truncated normal, clipped at +-std; biases 0."""
+    for module in modules:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=std, a=-std, b=std, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def _attention_bias(tokens: Tokens) -> Tensor | None:
+    """Bias and padding as one additive tensor, None where there is neither."""
+    bias, padding = tokens.attention_bias, tokens.padding
+    if padding is None:
+        return bias
+    blocked = torch.zeros(padding.shape, dtype=tokens.values.dtype, device=padding.device)
+    blocked = blocked.masked_fill_(padding, float("-inf"))[:, None, None, :]  # (B, 1, 1, T)
+    return blocked if bias is None else bias + blocked

@@ -1,0 +1,69 @@
+"""Masks: shape, rate and generator in, bool out. A mask is True where the model must predict."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_TRIES = 10
+
+
+def block_mask(
+    height: int,
+    width: int,
+    *,
+    num_masked: int,
+    min_block: int,
+    max_block: int,
+    aspect_min: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Rectangles of random area and shape until about `num_masked` cells are covered.
+
+    Args:
+        height: rows of the grid, in tokens.
+        width: columns of the grid, in tokens.
+        num_masked: cells to cover; never more, sometimes a few less.
+        min_block: smallest area that is drawn, in tokens.
+        max_block: largest area that is drawn, in tokens.
+        aspect_min: smallest height / width; the largest is its inverse.
+        generator: CPU generator, the only source of randomness.
+
+    Returns:
+        (height, width) bool on the CPU, at least one cell True.
+
+    Source: BEiT's block-wise masking as data2vec uses it, reference section 2.1 (the reversed
+    interval of pitfall P30 included, since the published masks were drawn that way).
+    """
+    log_aspect = math.log(1 / aspect_min)
+    masked = torch.zeros(height, width, dtype=torch.bool)
+    grid = masked.numpy()  # shares memory: scalar work is several times faster on the numpy view
+    count = 0
+    while count < num_masked:
+        budget = min(num_masked - count, max_block)
+        for u_area, u_aspect, u_top, u_left in torch.rand(_TRIES, 4, generator=generator).tolist():
+            area = min_block + (budget - min_block) * u_area
+            aspect = math.exp(log_aspect * (2 * u_aspect - 1))
+            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if h >= height or w >= width or h < 1 or w < 1:
+                continue
+            top, left = int(u_top * (height - h + 1)), int(u_left * (width - w + 1))
+            block = grid[top : top + h, left : left + w]
+            new = h * w - int(block.sum())
+            if 0 < new <= budget:
+                block[:] = True
+                count += new
+                break
+        else:
+            break
+    if count == 0:  # a tiny grid can refuse every rectangle; a sample must predict something
+        cell = int(torch.randint(height * width, (), generator=generator))
+        masked.view(-1)[cell] = True
+    return masked
+
+
+def random_mask(num_tokens: int, *, num_masked: int, generator: torch.Generator) -> Tensor:
+    """Exactly `num_masked` of `num_tokens` positions, uniformly. Returns (num_tokens,) bool."""
+    masked = torch.zeros(num_tokens, dtype=torch.bool)
+    masked[torch.randperm(num_tokens, generator=generator)[:num_masked]] = True
+    return masked

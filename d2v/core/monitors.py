@@ -1,0 +1,65 @@
+"""Numbers that show a collapse while it happens. None of them carries a gradient.
+
+Letters: B batch, T tokens, D width, N rows.
+"""
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def mean_std(x: Tensor) -> Tensor:
+    """Standard deviation over rows, averaged over channels.
+
+    Args:
+        x: (N, D) float, N at least 2.
+
+    Returns:
+        Scalar: mean over channels of sqrt(unbiased variance + 1e-6); reference section 1.4.
+    """
+    return (x.float().var(0) + 1e-6).sqrt().mean()
+
+
+@torch.no_grad()
+def spread_across_samples(x: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Standard deviation across samples at the same position, averaged over positions and channels.
+
+    A model that answers by position alone keeps a healthy plain deviation (instance-normalised
+    targets vary over positions by construction) while this one goes to zero.
+
+    Args:
+        x: (B, T, D) float.
+        keep: (B, T) bool, True where `x` counts; None for everywhere.
+
+    Returns:
+        Scalar; positions that fewer than two samples share are left out. NaN where there is none.
+    """
+    x = x.float()
+    keep = torch.ones(x.shape[:2], device=x.device) if keep is None else keep.float()
+    weight = keep.unsqueeze(-1)  # (B, T, 1)
+    count = weight.sum(0)  # (T, 1)
+    mean = (x * weight).sum(0) / count.clamp_min(1)  # (T, D)
+    squares = ((x - mean).square() * weight).sum(0)
+    variance = squares / (count - 1).clamp_min(1)
+    shared = (count > 1).float()  # (T, 1)
+    deviation = ((variance + 1e-12).sqrt() * shared).sum()
+    return deviation / (shared.sum() * x.shape[-1])
+
+
+@torch.no_grad()
+def effective_rank(x: Tensor, *, max_rows: int = 2048) -> Tensor:
+    """exp(entropy of the normalised singular values) of the centred rows: 1..D.
+
+    Args:
+        x: (N, D) float; the first `max_rows` rows are used.
+        max_rows: bound on the work.
+
+    Returns:
+        Scalar.
+    """
+    x = x[:max_rows].float()
+    x = x - x.mean(0)
+    eigenvalues = torch.linalg.eigvalsh(x.T @ x).clamp_min(0)
+    singular = eigenvalues.sqrt()
+    share = singular / singular.sum().clamp_min(1e-12)
+    return torch.exp(-(share * (share + 1e-12).log()).sum())

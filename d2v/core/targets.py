@@ -1,0 +1,80 @@
+"""What the student must predict: the mean of the teacher's normalised top blocks.
+
+Letters: B batch, T tokens, D width, K blocks. Source: reference section 1.2.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TargetFeature = Literal["self_attention", "ffn", "ffn_residual", "end_of_block"]
+TargetNorm = Literal["layer", "instance", "batch", "none"]
+
+_EPS = 1e-5
+
+
+def average_top_k(
+    features: Sequence[Tensor],
+    *,
+    layer_norm: TargetNorm,
+    mean_norm: TargetNorm,
+    padding: Tensor | None = None,
+) -> Tensor:
+    """Mean over blocks of the normalised features, normalised again.
+
+    Args:
+        features: K tensors (B, T, D), any float dtype; computed on in float32 (float64 stays).
+        layer_norm: normalisation of each block's feature.
+        mean_norm: normalisation of the mean.
+        padding: (B, T) bool, True where there is no data; left out of all statistics.
+
+    Returns:
+        (B, T, D) float32 (float64 for float64 features); padded places hold no meaning.
+    """
+    total = normalise(features[0], layer_norm, padding)
+    for feature in features[1:]:
+        total = total + normalise(feature, layer_norm, padding)
+    return normalise(total / len(features), mean_norm, padding)
+
+
+def normalise(x: Tensor, norm: TargetNorm, padding: Tensor | None = None) -> Tensor:
+    """Parameter-free normalisation with biased variance and eps 1e-5.
+
+    layer: each token over its channels. instance: each sample and channel over its tokens.
+    batch: each channel over all tokens of the batch (of this device).
+
+    Args:
+        x: (B, T, D) float.
+        norm: which axes share statistics.
+        padding: (B, T) bool, True where there is no data.
+
+    Returns:
+        (B, T, D), float32 or wider.
+    """
+    x = x if x.dtype == torch.float64 else x.float()
+    if norm == "none":
+        return x
+    if norm == "layer":
+        return F.layer_norm(x, x.shape[-1:], eps=_EPS)
+    axes = (1,) if norm == "instance" else (0, 1)
+    if padding is None:
+        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    else:
+        keep = (~padding).unsqueeze(-1).to(x.dtype)  # (B, T, 1)
+        count = keep.sum(axes, keepdim=True).clamp_min(1)
+        mean = (x * keep).sum(axes, keepdim=True) / count
+        variance = ((x - mean).square() * keep).sum(axes, keepdim=True) / count
+    return (x - mean) * torch.rsqrt(variance + _EPS)
+
+
+def regression_loss(prediction: Tensor, target: Tensor, *, beta: float) -> Tensor:
+    """Elementwise loss: squared error where beta is 0, else smooth L1 with that threshold.
+
+    PyTorch's own smooth L1 becomes L1 at beta 0; data2vec's beta 0 is L2 (reference 1.3, P17).
+    """
+    if beta == 0:
+        return F.mse_loss(prediction, target, reduction="none")
+    return F.smooth_l1_loss(prediction, target, beta=beta, reduction="none")

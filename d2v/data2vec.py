@@ -1,0 +1,194 @@
+"""data2vec: a student predicts, from a masked input, what its own moving average makes of all of it.
+
+Letters: B batch, T tokens (without CLS), D width, K blocks, M masked tokens of the batch.
+Sections refer to the paper (arXiv 2202.03555).
+"""
+
+import copy
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from d2v.core.ema import ema_update
+from d2v.core.encoder import Encoder, initialise_linear
+from d2v.core.monitors import effective_rank, mean_std, spread_across_samples
+from d2v.core.schedules import Horizon, TauSettings, ema_decay
+from d2v.core.targets import TargetFeature, TargetNorm, average_top_k, regression_loss
+from d2v.settings import Settings
+from d2v.types import Batch, Frontend, Guard, Loss, Mask, Tokens
+
+
+class Data2VecSettings(Settings):
+    """The objective's knobs. Defaults: the published ViT-B (reference section 2.1)."""
+
+    name: Literal["data2vec"] = "data2vec"
+    top_k: int = Field(6, ge=1)
+    """Number of top blocks averaged into the target, 1..depth."""
+    target_feature: TargetFeature = "end_of_block"
+    """Which tensor of a block is the target."""
+    target_norm: TargetNorm = "layer"
+    """Normalisation of each block's feature before averaging."""
+    mean_norm: TargetNorm = "layer"
+    """Normalisation after averaging."""
+    beta: float = Field(2.0, ge=0)
+    """Smooth L1 turns from squared to absolute error here; 0 is squared error throughout."""
+    channel_reduction: Literal["mean", "inv_sqrt_dim", "sum"] = "mean"
+    """Loss over channels: mean (official vision), sum / sqrt(D) (fairseq), or sum."""
+    head_layers: int = Field(1, ge=1)
+    """Layers of the student's head; hidden ones are 2 D wide with GELU."""
+    teacher_averages: Literal["all", "encoder"] = "all"
+    """all: frontend and encoder are averaged; encoder: the teacher uses the student's frontend."""
+    tau: TauSettings = TauSettings()
+    """The teacher's decay."""
+
+
+class Data2Vec(nn.Module):
+    """Student, teacher, targets and masked regression. Knows no modality."""
+
+    def __init__(
+        self, frontend: Frontend, encoder: Encoder, settings: Data2VecSettings, horizon: Horizon
+    ) -> None:
+        super().__init__()
+        self.settings, self.horizon = settings, horizon
+        self.frontend, self.encoder = frontend, encoder
+        self.head = build_head(encoder.settings.dim, settings.head_layers)
+        averaged = [("encoder", encoder)]
+        if settings.teacher_averages == "all":
+            averaged.append(("frontend", frontend))
+        self.teacher = nn.ModuleDict({name: copy.deepcopy(part) for name, part in averaged})
+        self.teacher.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Data2Vec":
+        """Dropout and drop-path act in the student only (reference section 1.5)."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
+        """The loss of one micro-batch.
+
+        Args:
+            batch: examples, B of them.
+            mask: where the student must predict.
+            monitor: also compute the monitors that guards and logs read.
+
+        Returns:
+            Loss summed over masked tokens, their number, and the monitors.
+        """
+        features = self.frontend.features(batch)
+        seen, targets = self.targets(batch, features)  # (B, T, D)        section 3.3
+        tokens = self.frontend(features, mask)  #                          section 3.2
+        student = self.encoder(tokens).last[:, tokens.num_prefix :]  # (B, T, D)
+        prediction = self.head(_select(student, mask))  # (M, D)
+        target = _select(targets, mask)  # (M, D)
+        total = self.regression(prediction, target)  #                     section 3.4
+        monitors = _monitors(seen, target, prediction.detach(), mask) if monitor else {}
+        return Loss(total=total, count=mask.predict.sum(), monitors=monitors)
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the teacher makes of the whole, unmasked input (section 3.3).
+
+        Returns:
+            Tokens that the teacher read, and targets; both (B, T, D) without prefix tokens.
+        """
+        s = self.settings
+        if s.teacher_averages == "all":
+            frontend = self.teacher["frontend"]
+            tokens: Tokens = frontend(frontend.features(batch), None)
+        else:
+            tokens = self.frontend(features.detach(), None)
+        top = self.teacher["encoder"](tokens, s.target_feature, s.top_k).features
+        first = tokens.num_prefix
+        padding = None if tokens.padding is None else tokens.padding[:, first:]
+        targets = average_top_k(
+            [feature[:, first:] for feature in top],
+            layer_norm=s.target_norm,
+            mean_norm=s.mean_norm,
+            padding=padding,
+        )
+        return tokens.values[:, first:], targets
+
+    def regression(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Sum over masked tokens of the loss over channels. (M, D), (M, D) -> scalar."""
+        dim = target.shape[-1]
+        scale = {"mean": 1 / dim, "inv_sqrt_dim": 1 / math.sqrt(dim), "sum": 1.0}
+        loss = regression_loss(prediction.float(), target, beta=self.settings.beta)
+        return loss.sum() * scale[self.settings.channel_reduction]
+
+    def after_update(self, step: int) -> dict[str, float]:
+        """Move the teacher, once per optimiser update, never per micro-batch (reference P3).
+
+        Args:
+            step: optimiser updates done so far, 1 after the first.
+
+        Returns:
+            Figures to log.
+        """
+        tau = ema_decay(step, self.settings.tau, self.horizon)
+        for name, teacher in self.teacher.items():
+            student = getattr(self, name)
+            ema_update(list(teacher.parameters()), list(student.parameters()), tau=tau)
+            for kept, current in zip(teacher.buffers(), student.buffers(), strict=True):
+                kept.copy_(current)  # averaging would truncate integers (reference P20)
+        return {"tau": tau}
+
+    def guards(self) -> list[Guard]:
+        """What must stay above which floor (reference section 1.4, and the spread by position)."""
+        slower = "Lower the learning rate, lengthen the warm-up, or raise tau."
+        shared = "All samples look alike to it: predictions depend on position alone."
+        return [
+            Guard(monitor="target_std", minimum=0.1, cause="Targets are nearly constant.",
+                  remedy=slower + " Check that target_norm is not none."),
+            Guard(monitor="prediction_std", minimum=0.01, cause="Predictions are nearly constant.",
+                  remedy=slower),
+            Guard(monitor="target_spread", minimum=0.03, cause=shared, remedy=slower),
+            Guard(monitor="frontend_spread", minimum=0.01,
+                  cause="The frontend maps all samples to nearly the same tokens.",
+                  remedy=slower + " A smaller learning rate for the frontend helps most."),
+            Guard(monitor="target_rank", minimum=2.0, cause="Targets lie on a line.",
+                  remedy=slower),
+        ]  # fmt: skip
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the student's weights; the teacher starts as its copy."""
+        self.frontend.initialise(generator)
+        self.encoder.initialise(generator)
+        initialise_linear(self.head.modules(), self.encoder.settings.init_std, generator)
+        for name, teacher in self.teacher.items():
+            teacher.load_state_dict(getattr(self, name).state_dict())
+
+
+def build_head(dim: int, layers: int) -> nn.Sequential:
+    """One linear layer, or D -> 2 D -> ... -> D with GELU between (reference section 1.3)."""
+    widths = [dim, *[2 * dim] * (layers - 1), dim]
+    parts: list[nn.Module] = []
+    for i, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        parts += [nn.Linear(before, after)] + ([nn.GELU()] if i < layers - 1 else [])
+    return nn.Sequential(*parts)
+
+
+def _select(x: Tensor, mask: Mask) -> Tensor:
+    return x.flatten(0, 1).index_select(0, mask.positions)
+
+
+def _monitors(seen: Tensor, target: Tensor, prediction: Tensor, mask: Mask) -> dict[str, Tensor]:
+    def spread(rows: Tensor) -> Tensor:
+        placed = seen.new_zeros(seen.shape, dtype=torch.float32).flatten(0, 1)
+        placed[mask.positions] = rows.float()
+        return spread_across_samples(placed.view(seen.shape), mask.predict)
+
+    scale = seen.float().square().mean().sqrt().clamp_min(1e-12)
+    return {
+        "target_std": mean_std(target),
+        "prediction_std": mean_std(prediction),
+        "target_spread": spread(target),
+        "prediction_spread": spread(prediction),
+        "frontend_spread": spread_across_samples(seen) / scale,
+        "target_rank": effective_rank(target),
+        "prediction_rank": effective_rank(prediction),
+    }

@@ -1,0 +1,126 @@
+"""From pictures to tokens: normalised pixels, patches, mask vector, CLS, positions.
+
+Letters: B batch, T patches, D width, H heads; C, S channels and side of a picture in pixels.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from timm.layers import PatchEmbed, RelPosBias, build_sincos2d_pos_embed
+from torch import Tensor, nn
+
+from d2v.core.encoder import EncoderSettings, initialise_linear
+from d2v.settings import Settings
+from d2v.types import Batch, Frontend, Mask, Tokens
+
+
+class FrontendSettings(Settings):
+    """Geometry of the picture and how positions enter (reference section 2.1)."""
+
+    image_size: int = Field(224, ge=1)
+    """Side of the square that the model sees, in pixels."""
+    patch_size: int = Field(16, ge=1)
+    """Side of a patch, in pixels; divides `image_size`."""
+    channels: Literal[1, 3] = 3
+    """1: greyscale, 3: RGB."""
+    positions: Literal["relative", "sincos", "learned", "none"] = "relative"
+    """relative: a bias on attention shared by all blocks (BEiT); the others are added to tokens."""
+    cls_token: bool = True
+    """Prepend a learned vector that is never masked and never a target."""
+    pixel_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Subtracted from pixels scaled to 0..1, a value a channel (ImageNet's)."""
+    pixel_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """Divides them, a value a channel (ImageNet's)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "FrontendSettings":
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not divisible by patch_size {self.patch_size}"
+            )
+        if len(self.pixel_mean) != self.channels or len(self.pixel_std) != self.channels:
+            raise ValueError(f"pixel_mean and pixel_std need {self.channels} values, one a channel")
+        if min(self.pixel_std) <= 0:
+            raise ValueError("pixel_std must be above 0")
+        return self
+
+    @property
+    def grid_side(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+
+class VisionFrontend(Frontend):
+    """Patch embedding with a mask vector, optional CLS and positions."""
+
+    def __init__(self, settings: FrontendSettings, encoder: EncoderSettings) -> None:
+        super().__init__()
+        dim, side = encoder.dim, settings.grid_side
+        num_tokens = side * side + settings.cls_token
+        self.patch_embed = PatchEmbed(
+            settings.image_size, settings.patch_size, settings.channels, dim
+        )
+        self.mask_token = nn.Parameter(torch.empty(dim))
+        self.cls_token = nn.Parameter(torch.empty(dim)) if settings.cls_token else None
+        self.relative: RelPosBias | None = None
+        self.positions: nn.Parameter | None = None
+        if settings.positions == "relative":
+            self.relative = RelPosBias((side, side), encoder.num_heads, int(settings.cls_token))
+        elif settings.positions == "learned":
+            self.positions = nn.Parameter(torch.empty(num_tokens, dim))
+        elif settings.positions == "sincos":
+            if dim % 4:
+                raise ValueError(f"sincos positions need encoder.dim divisible by 4, not {dim}")
+            table = build_sincos2d_pos_embed([side, side], dim)
+            if settings.cls_token:
+                table = torch.cat([torch.zeros(1, dim), table])
+            self.register_buffer("sincos", table, persistent=False)
+        mean = torch.tensor(settings.pixel_mean).view(-1, 1, 1) * 255
+        std = torch.tensor(settings.pixel_std).view(-1, 1, 1) * 255
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+        self.settings, self.init_std = settings, encoder.init_std
+
+    def features(self, batch: Batch) -> Tensor:
+        """Patch embeddings. (B, C, S, S) uint8 -> (B, T, D)."""
+        pixels = (batch.inputs.float() - self.pixel_mean) / self.pixel_std
+        embedded: Tensor = self.patch_embed(pixels)
+        return embedded
+
+    def forward(self, features: Tensor, mask: Mask | None) -> Tokens:
+        """Tokens for the encoder.
+
+        Args:
+            features: (B, T, D) patch embeddings.
+            mask: masked patches are replaced by one learned vector; None masks nothing.
+
+        Returns:
+            (B, T + CLS, D) with positions, CLS first; relative bias (1, H, T + CLS, T + CLS).
+        """
+        x = features
+        if mask is not None:
+            x = torch.where(mask.predict.unsqueeze(-1), self.mask_token.to(x.dtype), x)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        added = self.positions if self.settings.positions == "learned" else None
+        if self.settings.positions == "sincos":
+            added = self.get_buffer("sincos")
+        if added is not None:
+            x = x + added.to(x.dtype)
+        return Tokens(
+            values=x,
+            attention_bias=None if self.relative is None else self.relative.get_bias(),
+            num_prefix=int(self.settings.cls_token),
+        )
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Truncated normal everywhere, the relative table at zero (reference 2.1, "Init")."""
+        std = self.init_std
+        initialise_linear(self.modules(), std, generator)
+        for vector in (self.mask_token, self.cls_token, self.positions):
+            if vector is not None:
+                nn.init.trunc_normal_(vector, std=std, a=-std, b=std, generator=generator)
+        if self.relative is not None:
+            self.relative.relative_position_bias_table.zero_()
