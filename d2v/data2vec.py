@@ -18,7 +18,7 @@ from d2v.core.monitors import effective_rank, mean_std, spread_across_samples
 from d2v.core.schedules import Horizon, TauSettings, ema_decay
 from d2v.core.targets import TargetFeature, TargetNorm, average_top_k, regression_loss
 from d2v.settings import Settings
-from d2v.types import Batch, Frontend, Guard, Loss, Mask, Tokens
+from d2v.types import Batch, Frontend, Guard, Loss, Mask, Objective, Tokens
 
 
 class Data2VecSettings(Settings):
@@ -45,7 +45,7 @@ class Data2VecSettings(Settings):
     """The teacher's decay."""
 
 
-class Data2Vec(nn.Module):
+class Data2Vec(Objective):
     """Student, teacher, targets and masked regression. Knows no modality."""
 
     def __init__(

@@ -42,6 +42,12 @@ class InterruptedRunError(D2VError):
     exit_code = 130
 
 
+class PeerLostError(D2VError):
+    """Another process of the run ended; its own error says why."""
+
+    exit_code = 70
+
+
 class BadSampleError(Exception):
     """One sample cannot be used. Counted and reported with its reason, never fatal by itself."""
 

@@ -156,3 +156,23 @@ def _moved(what: Batch | Mask, device: torch.device) -> dict[str, Any]:
         for name, value in vars(what).items()
         if isinstance(value, Tensor)
     }
+
+
+class Objective(nn.Module, ABC):
+    """What the engine trains: a module that answers a micro-batch with a loss."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
+        """Loss summed over what it counts; monitors where asked for."""
+
+    @abstractmethod
+    def after_update(self, step: int) -> dict[str, float]:
+        """Called in the open after optimiser update number `step`; figures to log."""
+
+    @abstractmethod
+    def guards(self) -> list[Guard]:
+        """Monitors that must stay above a floor."""
+
+    @abstractmethod
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights anew from the generator."""

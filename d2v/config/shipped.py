@@ -38,11 +38,12 @@ def packaged_folder(name: str) -> Path:
 def shipped_recipes() -> list[ShippedRecipe]:
     """All shipped recipes, sorted by name; files that start with `_` are parts, not recipes."""
     root = packaged_folder("recipes")
-    return [
+    found = [
         ShippedRecipe(name=shipped_name(path) or path.stem, purpose=_purpose(path), path=path)
-        for path in sorted(root.rglob("*.yaml"))
+        for path in root.rglob("*.yaml")
         if not path.name.startswith("_")
     ]
+    return sorted(found, key=lambda shipped: shipped.name)
 
 
 def shipped_name(path: Path) -> str | None:
@@ -155,7 +156,7 @@ def _absolute_defaults(lines: list[str], folder: Path, group: str) -> list[str]:
 
 
 def _absolute_entry(line: str, folder: Path, group: str) -> str:
-    entry = re.match(r"(\s*- )([\w.-][\w./-]*)(: *([\w./-]+))?(\s*(#.*)?)$", line)
+    entry = re.match(r"(\s*- )([\w.-][\w./-]*)(: *([\w./-]+))?(\s*(#.*)?\n?)$", line)
     if entry is None:
         return line
     start, key, choice, option, rest = entry.group(1, 2, 3, 4, 5)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def ema_update(teacher: Sequence[Tensor], student: Sequence[Tensor], *, tau: float) -> None:
-    """teacher <- tau * teacher + (1 - tau) * student, in place, one fused call for all tensors.
+    """Teacher <- tau * teacher + (1 - tau) * student, in place, one fused call for all tensors.
 
     Args:
         teacher: float32 tensors, changed.

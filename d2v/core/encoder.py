@@ -163,9 +163,7 @@ class Encoder(nn.Module):
 
 
 @torch.no_grad()
-def initialise_linear(
-    modules: Iterable[nn.Module], std: float, generator: torch.Generator
-) -> None:
+def initialise_linear(modules: Iterable[nn.Module], std: float, generator: torch.Generator) -> None:
     """Weights of linear and convolution layers truncated normal, clipped at +-std; biases 0."""
     for module in modules:
         if isinstance(module, nn.Linear | nn.Conv2d):

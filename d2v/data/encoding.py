@@ -1,0 +1,131 @@
+"""Raw items to stored members, in this process or in several, always in the order given.
+
+The worker processes import this module and the encoder's, so it stays light.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from d2v.errors import BadSampleError, D2VError
+from d2v.types import SourceItem
+
+Encode = Callable[[SourceItem], dict[str, bytes]]
+Numbered = tuple[int, SourceItem]
+
+WINDOW_PER_WORKER = 4
+"""Items under way for each worker: enough to keep it busy, few enough to keep memory flat."""
+
+UNREADABLE = frozenset(
+    (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ELOOP)
+)
+"""Errors that are one item's fault. Others (memory, open files) would repeat for every item."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What became of an item: members and the hash of its raw bytes, or a reason."""
+
+    members: dict[str, bytes] | None = None
+    sha256: bytes = b""
+    reason: str = ""
+
+
+Work = Callable[[Iterable[Numbered]], Iterator[tuple[int, SourceItem, Encoded]]]
+
+
+@contextmanager
+def encoders(encode: Encode, workers: int) -> Iterator[Work]:
+    """A function that encodes a stream of items, results in the order of the items.
+
+    Args:
+        encode: the modality's encoder; picklable where `workers` is above 0.
+        workers: processes; 0 encodes in this one.
+    """
+    if workers == 0:
+        yield partial(_in_this_process, encode)
+        return
+    context = multiprocessing.get_context("forkserver")  # fork() is unsafe beside torch's threads
+    context.set_forkserver_preload([_module_of(encode)])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    try:
+        yield partial(_in_window, pool, encode, workers * WINDOW_PER_WORKER)
+    except BrokenProcessPool as error:
+        raise D2VError(
+            "An encoder process died, most likely for want of memory",
+            remedy=f"Start the same command with fewer workers than {workers}; it continues.",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def encode_item(encode: Encode, item: SourceItem) -> Encoded:
+    """Encode one item and hash its raw bytes; a bad item becomes a reason."""
+    try:
+        members = encode(item)
+        # Hashed second: the encoder turns away what is no sample before gigabytes are read.
+        return Encoded(members=members, sha256=_sha256(item))
+    except BadSampleError as error:
+        return Encoded(reason=str(error))
+    except OSError as error:
+        if error.errno not in UNREADABLE:
+            raise
+        return Encoded(reason=f"cannot be read: {os.strerror(error.errno or 0)}")
+
+
+def _in_this_process(
+    encode: Encode, items: Iterable[Numbered]
+) -> Iterator[tuple[int, SourceItem, Encoded]]:
+    for number, item in items:
+        yield number, item, encode_item(encode, item)
+
+
+def _in_window(
+    pool: ProcessPoolExecutor, encode: Encode, window: int, items: Iterable[Numbered]
+) -> Iterator[tuple[int, SourceItem, Encoded]]:
+    under_way: deque[tuple[int, SourceItem, Future[Encoded]]] = deque()
+    for number, item in items:
+        under_way.append((number, item, pool.submit(encode_item, encode, item)))
+        if len(under_way) == window:
+            number, item, future = under_way.popleft()
+            yield number, item, future.result()
+    while under_way:
+        number, item, future = under_way.popleft()
+        yield number, item, future.result()
+
+
+def _sha256(item: SourceItem) -> bytes:
+    if item.content is not None or item.path is None:
+        return hashlib.sha256(item.read()).digest()
+    with item.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _module_of(encode: Encode) -> str:
+    function = encode.func if isinstance(encode, partial) else encode
+    return str(getattr(function, "__module__", __name__))
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot tell its workers; without this they would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,236 @@
+"""Raw items to shards: resumable after a kill at any moment, and the same bytes every time.
+
+Pass 1 lists the source into a plan on disk and decides the splits; pass 2 encodes one split after
+the other, shard by shard. Memory does not grow with the number of items.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from d2v.data.encoding import Encode, encoders
+from d2v.data.files import WriteFailedError, locked, writing
+from d2v.data.journal import Journal, Part, has_parts
+from d2v.data.plan import SPLITS, Draw, Plan
+from d2v.data.results import begin, clear, finish, finished
+from d2v.data.settings import PrepareSettings
+from d2v.data.splitwriter import SplitWriter
+from d2v.data.summary import PrepareProgress, PrepareSummary, SplitSummary
+from d2v.errors import D2VError, UsageError
+from d2v.types import SourceItem
+
+__all__ = [
+    "PrepareProgress",
+    "PrepareSettings",
+    "PrepareSummary",
+    "SplitSummary",
+    "clear",
+    "prepare",
+]
+
+Progress = Callable[[PrepareProgress], None]
+SECONDS_BETWEEN_REPORTS = 0.1
+
+
+def prepare(
+    items: Callable[[], Iterable[SourceItem]],
+    encode: Encode,
+    dest: Path,
+    settings: PrepareSettings,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> PrepareSummary:
+    """Write `dest/<split>/` shards and indexes, `rejected.jsonl` and `duplicates.jsonl`.
+
+    The same call continues after a kill; when everything is there it only returns the summary.
+
+    Args:
+        items: makes the source's items anew at each call, in the same order.
+        encode: item -> extension -> content; raises BadSampleError. Picklable for `workers` > 0.
+        dest: folder to fill.
+        settings: of shards and splits.
+        seed: of the drawn splits.
+        progress: told about ten times a second where things stand.
+
+    Raises:
+        UsageError: no item, none usable, or `dest` holds something else.
+        D2VError: a file could not be written; what is complete stays, the same call continues.
+    """
+    run = {
+        "settings": settings.model_dump(exclude={"workers"}),
+        "seed": seed,
+        "items": _bound(items),
+        "encode": _bound(encode),
+    }
+    is_new = not dest.exists()
+    try:
+        with writing(dest):
+            dest.mkdir(parents=True, exist_ok=True)
+        with locked(dest):
+            done = finished(dest, run)
+            return done or _Run(dest, settings, progress).result(items, encode, run)
+    except WriteFailedError as failure:
+        raise _explained(failure, dest) from failure
+    except OSError as error:
+        raise D2VError(
+            f"The system failed while preparing {dest}: {error}",
+            remedy="The same command continues where it stopped.",
+        ) from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # not empty: there is something to keep
+                dest.rmdir()
+
+
+class _Run:
+    """One call's journey from items to shards."""
+
+    def __init__(self, dest: Path, settings: PrepareSettings, progress: Progress | None) -> None:
+        self._dest, self._settings = dest, settings
+        self._report = _Reporter(progress)
+
+    def result(
+        self, items: Callable[[], Iterable[SourceItem]], encode: Encode, run: dict[str, Any]
+    ) -> PrepareSummary:
+        with writing(self._dest):
+            work = begin(self._dest)
+        try:
+            with closing(Plan(work / "plan.sqlite")) as plan:
+                plan.fill(_outside(self._dest, items()), self._report.listed)
+                _refuse_no_item(plan)
+                draw = plan.draw(self._fractions(), run["seed"])
+                journal = Journal(work, {**run, "plan": plan.sha256()})
+                splits = self._encode(plan, draw, journal, encode)
+            _refuse_no_sample(journal, self._dest)
+            return finish(self._dest, journal, splits, plan.classes(), run)
+        except BaseException:
+            if not has_parts(work):
+                clear(self._dest)
+            raise
+
+    def _encode(self, plan: Plan, draw: Draw, journal: Journal, encode: Encode) -> list[str]:
+        splits = [split for split in SPLITS if plan.num_planned(split, draw)]
+        classes = {label: number for number, label in enumerate(plan.classes())}
+        self._report.begin(plan.total)
+        with encoders(encode, self._settings.workers) as encoded:
+            for split in splits:
+                folder = self._dest / split
+                writer = SplitWriter(folder, plan, journal, self._settings, classes)
+                self._report.replayed(writer.replay())
+                try:
+                    for number, item, outcome in encoded(plan.items(split, draw, writer.consumed)):
+                        self._report.encoded(writer.add(number, item, outcome))
+                    writer.end_part()
+                finally:
+                    writer.discard()
+        self._report.end()
+        return splits
+
+    def _fractions(self) -> dict[str, float]:
+        return {"val": self._settings.val_fraction, "test": self._settings.test_fraction}
+
+
+class _Reporter:
+    """Turns single items into a few reports a second."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._begun = time.monotonic()
+        self._reported = 0.0
+        self._total: int | None = None
+        self._done = 0
+        self._counts: Counter[str] = Counter()
+
+    def listed(self, num_items: int) -> None:
+        self._done = num_items
+        self._tell_now_and_then()
+
+    def begin(self, total: int) -> None:
+        self._total, self._done, self._begun = total, 0, time.monotonic()
+
+    def replayed(self, parts: list[Part]) -> None:
+        for part in parts:
+            self._counts.update(part.counts)
+        self._done += parts[-1].consumed if parts else 0
+
+    def encoded(self, counts: dict[str, int]) -> None:
+        self._done += 1
+        self._counts.update(counts)
+        self._tell_now_and_then()
+
+    def end(self) -> None:
+        self._tell()
+
+    def _tell_now_and_then(self) -> None:
+        if time.monotonic() - self._reported > SECONDS_BETWEEN_REPORTS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._reported = time.monotonic()
+        if self._progress is not None:
+            self._progress(
+                PrepareProgress(
+                    stage="list" if self._total is None else "encode",
+                    done=self._done,
+                    total=self._total,
+                    rejected=self._counts["rejected"],
+                    duplicates=self._counts["duplicates"],
+                    seconds=time.monotonic() - self._begun,
+                )
+            )
+
+
+def _outside(dest: Path, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
+    """The items, none of which may be our own output."""
+    inside = os.path.abspath(dest) + os.sep
+    for item in items:
+        if item.path is not None and os.path.abspath(item.path).startswith(inside):
+            raise UsageError(
+                f"The shards would be written into their own source, {dest}",
+                expected="a folder outside the source",
+            )
+        yield item
+
+
+def _bound(function: Callable[..., Any]) -> str:
+    """The arguments that a partial carries: its settings, in words that do not change."""
+    if isinstance(function, partial):
+        return f"{function.args} {function.keywords}"
+    return ""
+
+
+def _refuse_no_item(plan: Plan) -> None:
+    if plan.total == 0:
+        raise UsageError("The source has no items", expected="at least one")
+
+
+def _refuse_no_sample(journal: Journal, dest: Path) -> None:
+    if any(part.shard for part in journal.parts):
+        return
+    num_rejected = sum(part.counts.get("rejected", 0) for part in journal.parts)
+    first = islice(journal.entries("rejected", journal.parts), 3)
+    reasons = "; ".join(f"{entry['source']}: {entry['reason']}" for entry in first)
+    clear(dest)
+    raise UsageError(
+        f"None of the {num_rejected} inputs could be used ({reasons})",
+        expected="at least one usable input",
+        remedy="Check that the source is the right folder and its files are whole.",
+    )
+
+
+def _explained(failure: WriteFailedError, dest: Path) -> D2VError:
+    num_shards = sum(1 for split in SPLITS for _ in (dest / split).glob("*.tar"))
+    return D2VError(
+        f"Cannot write {failure.path}: {failure.reason}; {num_shards} shards are complete",
+        expected=f"space and permission to write in {dest}",
+        remedy="Make room or choose another folder; the same command continues where it stopped.",
+    )

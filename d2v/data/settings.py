@@ -1,0 +1,33 @@
+"""The settings of preparing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from d2v.settings import Settings
+
+
+class PrepareSettings(Settings):
+    """How a source becomes shards."""
+
+    shard_samples: int = Field(10_000, ge=1)
+    """Samples in a shard, at most."""
+    shard_megabytes: float = Field(256, gt=0)
+    """Size of a shard in 10^6 bytes, at most, unless a single sample is larger."""
+    val_fraction: float = Field(0.1, ge=0, lt=1)
+    """Part of the train items that becomes val, where the source has no val of its own."""
+    test_fraction: float = Field(0.0, ge=0, lt=1)
+    """Part of the train items that becomes test, where the source has no test of its own."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Inputs with the same bytes as an earlier one (test before val before train, so that dropping
+    never lets a test item stay in train): stored all the same, or left out. Listed either way."""
+    workers: int = Field(0, ge=0)
+    """Encoder processes; 0 encodes in this process. Does not change the bytes."""
+
+    @model_validator(mode="after")
+    def _leave_something_for_train(self) -> PrepareSettings:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction + test_fraction must be below 1")
+        return self

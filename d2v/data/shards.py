@@ -1,0 +1,170 @@
+"""Random access to the samples of one split on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+from d2v.data.index import Index, Ints, read_index
+from d2v.data.verify import Problem, check, shard_problems
+from d2v.errors import BadSampleError, D2VError, UsageError
+
+__all__ = ["Problem", "Shards", "check"]
+
+MAX_MEMBER_BYTES = 1 << 30
+"""A larger member is refused before it is read: an index is data from outside."""
+MAX_OPEN_FILES = 128
+
+
+class Shards:
+    """The N samples of a split, by number.
+
+    Cheap to pickle for workers; each process opens the shards anew, at the first read.
+    """
+
+    def __init__(self, folder: Path, index: Index, fingerprint: str) -> None:
+        self.folder = folder
+        self.classes = index.classes
+        """Label names; a class id is the place in this list."""
+        self.labels: Ints = index.labels
+        """(N,) int64 class ids, -1 where there is none."""
+        self.fingerprint = fingerprint
+        """sha256 of index.json, which holds every shard's sha256."""
+        self.num_bytes = sum(shard.bytes for shard in index.shards)
+        self._index = index
+        self._files = _OpenFiles()
+
+    @staticmethod
+    def open(folder: Path, *, verify: Literal["size", "hash"] = "size") -> Shards:
+        """Read the index of a split and check its shards.
+
+        Args:
+            folder: of the split, with index.json.
+            verify: "size" looks at each shard's size, "hash" reads every byte.
+
+        Raises:
+            UsageError: nothing prepared there, a damaged or newer index, a bad shard.
+        """
+        path = folder / "index.json"
+        index = read_index(path)
+        for number, shard in enumerate(index.shards):
+            _check_size(folder / shard.name, shard.bytes)
+            if verify == "hash" and (problems := shard_problems(folder, index, number)):
+                raise _unusable(f"{folder / problems[0].shard} is damaged: {problems[0]}")
+        with path.open("rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+        return Shards(folder, index, fingerprint)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def source(self, i: int) -> str:
+        """Where sample i came from: its path relative to the source."""
+        return self._index.sources[self._number(i)]
+
+    def key(self, i: int) -> str:
+        """The name of sample i's members inside the shard, without extension."""
+        return self._index.keys[self._number(i)]
+
+    def read(self, i: int) -> dict[str, bytes]:
+        """The members of sample i: extension -> content.
+
+        Raises:
+            BadSampleError: the bytes are not those that were written.
+        """
+        i, index = self._number(i), self._index
+        path = self.folder / index.shards[int(index.shard_of[i])].name
+        rows = index.members[index.first_member[i] : index.first_member[i + 1]]
+        members = {}
+        for number, offset, size, crc in rows.tolist():
+            extension = index.extensions[number]
+            where = f"{path}, member {index.keys[i]}.{extension} at offset {offset}"
+            content = self._content(path, offset, size, where)
+            if zlib.crc32(content) != crc:
+                raise BadSampleError(f"{where}: the content has changed since it was written")
+            members[extension] = content
+        return members
+
+    def close(self) -> None:
+        """Close the shards; the next read opens them again."""
+        self._files.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_files": _OpenFiles()}
+
+    def _number(self, i: int) -> int:
+        if not 0 <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        return i
+
+    def _content(self, path: Path, offset: int, size: int, where: str) -> bytes:
+        if size > MAX_MEMBER_BYTES:
+            raise BadSampleError(f"{where}: {size} bytes, more than {MAX_MEMBER_BYTES}")
+        try:
+            content = self._files.read(path, offset, size)
+        except OSError as error:
+            raise D2VError(
+                f"{where} cannot be read: {error.strerror}",
+                remedy="Check that the shards are still there and the disk is healthy.",
+            ) from error
+        if len(content) < size:
+            raise BadSampleError(f"{where}: breaks off after {len(content)} of {size} bytes")
+        return content
+
+
+class _OpenFiles:
+    """Descriptors of this process, the most recently used ones."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def read(self, path: Path, offset: int, size: int) -> bytes:
+        if os.getpid() != self._process:  # after a fork: the parent's lock may be held for ever
+            self.close()
+            self._begin()
+        with self._lock:
+            descriptor = self._open.pop(path, None)
+            if descriptor is None:
+                descriptor = os.open(path, os.O_RDONLY)
+            self._open[path] = descriptor  # last = most recent
+            if len(self._open) > MAX_OPEN_FILES:
+                os.close(self._open.pop(next(iter(self._open))))
+            return os.pread(descriptor, size, offset)
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._begin()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._open: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+
+def _check_size(path: Path, num_bytes: int) -> None:
+    if not path.is_file():
+        raise _unusable(f"{path} is missing")
+    size = path.stat().st_size
+    if size != num_bytes:
+        raise _unusable(f"{path} has {size} bytes, and its index says {num_bytes}")
+
+
+def _unusable(happened: str) -> UsageError:
+    return UsageError(
+        happened,
+        expected="shards as d2v prepare wrote them",
+        remedy="Copy them again, or run d2v prepare with --fresh.",
+    )

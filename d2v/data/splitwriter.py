@@ -1,0 +1,135 @@
+"""One split's items into parts: what is stored, what is turned away, where a shard ends."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tarfile import BLOCKSIZE, RECORDSIZE
+
+from d2v.data.encoding import Encoded
+from d2v.data.files import writing
+from d2v.data.journal import Journal, Part, PartWriter
+from d2v.data.plan import Plan
+from d2v.data.settings import PrepareSettings
+from d2v.data.tarformat import member_bytes
+from d2v.errors import UsageError
+from d2v.types import SourceItem
+
+EXTENSION = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")
+NOTHING: dict[str, int] = {}
+
+
+class SplitWriter:
+    """Goes on after the parts of this split that the journal already has."""
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        journal: Journal,
+        settings: PrepareSettings,
+        classes: dict[str, int],
+    ) -> None:
+        self.split = folder.name
+        self.consumed = 0
+        """Items of the split that have been dealt with."""
+        self._folder, self._plan, self._journal = folder, plan, journal
+        self._settings, self._classes = settings, classes
+        self._part: PartWriter | None = None
+        self._num_shards = 0
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+
+    def replay(self) -> list[Part]:
+        """Take over what an earlier run has finished."""
+        parts = self._journal.of(self.split)
+        for part in parts:
+            self.consumed = part.consumed
+            if part.shard is not None:
+                self._num_shards += 1
+                _refuse_missing(self._folder / part.shard.name, part.shard.bytes)
+        for entry in self._journal.entries("stored", parts):
+            self._plan.remember(bytes.fromhex(entry["sha256"]), int(entry["key"]), self.split)
+        return parts
+
+    def add(self, number: int, item: SourceItem, outcome: Encoded) -> dict[str, int]:
+        """Deal with one item. Returns what became of it, as counts."""
+        entry = {"source": item.name, "split": self.split}
+        if outcome.members is None:
+            self._open_part().note("rejected", {**entry, "reason": outcome.reason})
+            counts = {"rejected": 1}
+        else:
+            counts = self._add_sample(number, item, outcome, outcome.members)
+        self.consumed += 1
+        return counts
+
+    def end_part(self) -> None:
+        """Finish the current part, if there is one, and record it."""
+        if self._part is not None:
+            part = self._part.commit(self.consumed)
+            self._journal.append(part)
+            self._part = None
+            self._num_shards += part.shard is not None
+
+    def discard(self) -> None:
+        """Leave no unfinished part behind."""
+        if self._part is not None:
+            self._part.discard()
+
+    def _add_sample(
+        self, number: int, item: SourceItem, outcome: Encoded, members: dict[str, bytes]
+    ) -> dict[str, int]:
+        assert members, "an encoder gave nothing"
+        assert "cls" not in members, "cls is the label's place"
+        assert all(EXTENSION.fullmatch(extension) for extension in members), members.keys()
+        first = self._plan.first_seen(outcome.sha256)
+        dropped = first is not None and self._settings.duplicates == "drop"
+        label = None if item.label is None else self._classes[item.label]
+        if label is not None:
+            members = {**members, "cls": str(label).encode()}
+        if not dropped and self._is_full_for(members):
+            self.end_part()  # before anything is noted: the next part begins with this item
+        if first is not None:
+            self._note_duplicate(item, first, dropped)
+        if dropped:
+            return {"duplicates": 1}
+        note = {"source": item.name, "label": label, "sha256": outcome.sha256.hex()}
+        self._open_part().store(f"{number:09d}", members, note)
+        self._plan.remember(outcome.sha256, number, self.split)
+        return NOTHING if first is None else {"duplicates": 1}
+
+    def _note_duplicate(self, item: SourceItem, first: tuple[str, str], dropped: bool) -> None:
+        entry = {"source": item.name, "split": self.split}
+        part = self._open_part()
+        part.note(
+            "duplicates",
+            {**entry, "first": first[0], "first_split": first[1], "dropped": dropped},
+        )
+        part.counts["dropped"] += dropped
+
+    def _is_full_for(self, members: dict[str, bytes]) -> bool:
+        if self._part is None or self._part.shard is None:
+            return False
+        shard = self._part.shard
+        data = shard.data_bytes + sum(member_bytes(len(content)) for content in members.values())
+        file = -(-(data + 2 * BLOCKSIZE) // RECORDSIZE) * RECORDSIZE  # as tar rounds it up
+        return (
+            shard.num_samples >= self._settings.shard_samples
+            or file > self._settings.shard_megabytes * 1e6
+        )
+
+    def _open_part(self) -> PartWriter:
+        if self._part is None:
+            log = self._journal.folder / f"part-{len(self._journal.parts):06d}.jsonl"
+            shard = self._folder / f"{self.split}-{self._num_shards:06d}.tar"
+            self._part = PartWriter(log, shard, self.split)
+        return self._part
+
+
+def _refuse_missing(path: Path, num_bytes: int) -> None:
+    if not path.exists() or path.stat().st_size != num_bytes:
+        raise UsageError(
+            f"{path} was finished by the interrupted run and is now missing or changed",
+            expected=f"a file of {num_bytes} bytes",
+            remedy="Use --fresh to start over.",
+        )

@@ -1,0 +1,1 @@
+"""Tests of d2v; each file's docstring says what it proves."""
