@@ -60,6 +60,10 @@ class Batch:
         """The same batch on another device; copies do not wait for the device."""
         return replace(self, **_moved(self, device))
 
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return replace(self, **_pinned(self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
@@ -89,6 +93,10 @@ class Mask:
     def to(self, device: torch.device) -> Mask:
         """The same mask on another device; copies do not wait for the device."""
         return replace(self, **_moved(self, device))
+
+    def pin_memory(self) -> Mask:
+        """The same mask in page-locked memory."""
+        return replace(self, **_pinned(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +156,12 @@ class Guard:
     minimum: float
     cause: str
     remedy: str
+
+
+def _pinned(what: Batch | Mask) -> dict[str, Any]:
+    return {
+        name: value.pin_memory() for name, value in vars(what).items() if isinstance(value, Tensor)
+    }
 
 
 def _moved(what: Batch | Mask, device: torch.device) -> dict[str, Any]:

@@ -1,0 +1,104 @@
+"""Images as a modality: the promises of modalities/base.py kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+from torch import Generator, Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from d2v.core.encoder import EncoderSettings
+from d2v.modalities.base import Modality, ModalityPlan, SourceSettings
+from d2v.modalities.vision.augment import AugmentSettings, augment, middle
+from d2v.modalities.vision.decode import read_picture
+from d2v.modalities.vision.frontend import FrontendSettings, VisionFrontend
+from d2v.modalities.vision.masks import MaskSettings, patch_masks
+from d2v.modalities.vision.pictures import draw_masks
+from d2v.modalities.vision.source import read_source
+from d2v.modalities.vision.store import StoreSettings, encode_image
+from d2v.settings import Settings
+from d2v.types import Batch, Frontend, Mask, SourceItem
+
+_BASELINE_SIDE = 32
+"""Raw pixels are averaged down to this side: more would drown a linear probe."""
+
+
+class VisionSettings(Settings):
+    """Everything about images."""
+
+    name: Literal["vision"]
+    frontend: FrontendSettings = FrontendSettings()
+    mask: MaskSettings = MaskSettings()
+    augment: AugmentSettings = AugmentSettings()
+    store: StoreSettings = StoreSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> "VisionSettings":
+        if self.frontend.grid_side == 1:
+            raise ValueError("one patch covers the whole picture: nothing is left to predict from")
+        return self
+
+
+@dataclass(frozen=True)
+class Vision(Modality):
+    """Images."""
+
+    settings: VisionSettings
+
+    def read_source(self, source: SourceSettings) -> Iterator[SourceItem]:
+        """Folder trees, flat folders, tables, built-in digits."""
+        return read_source(source)
+
+    def encode(self, item: SourceItem) -> dict[str, bytes]:
+        """A JPEG, PNG or WebP that needs no further conversion."""
+        return encode_image(item, self.settings.store)
+
+    def decode(self, parts: dict[str, bytes], generator: Generator | None) -> Tensor:
+        """(C, S, S) uint8, augmented where there is a generator."""
+        frontend, changes = self.settings.frontend, self.settings.augment
+        image = read_picture(
+            parts, channels=frontend.channels, max_pixels=self.settings.store.max_pixels
+        )
+        if generator is None:
+            return middle(image, frontend.image_size, changes.evaluation_scale)
+        return augment(image, frontend.image_size, changes, generator)
+
+    def collate(self, examples: Sequence[Tensor]) -> Batch:
+        """(B, C, S, S) uint8; nothing is padded."""
+        return Batch(inputs=torch.stack(list(examples)))
+
+    def build_frontend(self, encoder: EncoderSettings) -> Frontend:
+        """Patches, mask vector, CLS, positions."""
+        return VisionFrontend(self.settings.frontend, encoder)
+
+    def sample_mask(self, batch: Batch, generators: Sequence[Generator]) -> Mask:
+        """Blocks of patches, another draw for each picture."""
+        return patch_masks(self.settings.frontend.grid_side, self.settings.mask, generators)
+
+    def baseline_features(self, batch: Batch) -> dict[str, Tensor]:
+        """Raw pixels in 0..1, averaged down to at most 32 x 32."""
+        pixels = batch.inputs.float() / 255
+        if pixels.shape[-1] > _BASELINE_SIDE:
+            pixels = adaptive_avg_pool2d(pixels, _BASELINE_SIDE)
+        return {"raw pixels": pixels.flatten(1)}
+
+    def plan(self) -> ModalityPlan:
+        """Figures for a dry run."""
+        frontend = self.settings.frontend
+        patches = frontend.grid_side**2
+        masked = self.settings.mask.num_masked(patches)
+        return ModalityPlan(
+            num_tokens=patches + frontend.cls_token,
+            num_masked=masked,
+            frontend_flops=2.0 * patches * frontend.patch_size**2 * frontend.channels,
+            text=f"{frontend.image_size} x {frontend.image_size} pixels, patches of "
+            f"{frontend.patch_size} x {frontend.patch_size}: {patches} patches"
+            f"{' + CLS' if frontend.cls_token else ''}, {masked} masked",
+        )
+
+    def show_masks(self, batch: Batch, mask: Mask, path: Path) -> None:
+        """A grid of pictures with the masked patches greyed out."""
+        draw_masks(batch, mask, self.settings.frontend.grid_side, path)
