@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from d2v.errors import D2VError, InterruptedRunError, StoppedError
+from d2v.errors import D2VError, InterruptedRunError, StoppedError, UsageError
 from d2v.report import Report
 
 # rich is imported where it is used: `d2v --help` must not wait for it.
@@ -20,7 +20,7 @@ def explained_errors(verbose: bool = False) -> Iterator[None]:
     """Turn an exception into a message and an exit code.
 
     Args:
-        verbose: print the traceback of expected errors too.
+        verbose: print the traceback of failed runs too; of wrong usage it would say nothing.
 
     Raises:
         typer.Exit: with the error's own code, 1 for what nobody foresaw, 130 for Ctrl-C.
@@ -34,7 +34,7 @@ def explained_errors(verbose: bool = False) -> Iterator[None]:
         raise typer.Exit(InterruptedRunError.exit_code) from None
     except Exception as error:
         foreseen = isinstance(error, D2VError | OSError | MemoryError) or _out_of_memory(error)
-        if verbose or not foreseen:
+        if not foreseen or (verbose and not isinstance(error, UsageError)):
             traceback.print_exc()
         stopped = isinstance(error, StoppedError | InterruptedRunError)
         complain(_explanation(error), label="Stopped" if stopped else "Error")

@@ -218,10 +218,9 @@ def test_damaged_bytes__never_raise_anything_but_bad_sample(kind: str) -> None:
             damaged[position] = RNG.integers(0, 256)
         try:
             members = encode_image(item(bytes(damaged)), StoreSettings(max_pixels=10_000))
-        except BadSampleError as error:
-            assert str(error)
-        else:
-            assert members
+        except BadSampleError:
+            continue
+        assert members
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""Frozen features: one vector for each sample out of an encoder. The input is never masked.
+
+Letters: B batch, T tokens, D width, F width of the feature.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from d2v.core.encoder import Encoder
+from d2v.types import Batch, Frontend
+
+Pool = Literal["mean", "cls", "mean_cls", "tokens"]
+
+
+@torch.no_grad()
+def pooled_features(
+    frontend: Frontend, encoder: Encoder, batch: Batch, *, pool: Pool, block: int | None
+) -> Tensor:
+    """One float32 vector for each sample.
+
+    Args:
+        frontend: in eval mode.
+        encoder: in eval mode.
+        batch: B samples.
+        pool: mean over the tokens that hold data, the CLS token, both side by side, or all tokens
+            side by side (only where every sample has the same number).
+        block: 1..depth; None is the encoder's output. Inner blocks are layer-normalised without
+            parameters, as the final norm does for the output.
+
+    Returns:
+        (B, F).
+    """
+    tokens = frontend(frontend.features(batch), None)
+    depth = len(encoder.blocks)
+    if block is None or block == depth:
+        x = encoder(tokens).last
+    else:
+        x = encoder(tokens, "end_of_block", depth - block + 1).features[0]
+        x = F.layer_norm(x, x.shape[-1:])
+    first = tokens.num_prefix
+    data = x[:, first:].float()  # (B, T, D)
+    if pool == "tokens":
+        return data.flatten(1)
+    if pool == "cls":
+        return x[:, 0].float()
+    mean = _mean(data, None if tokens.padding is None else tokens.padding[:, first:])
+    return mean if pool == "mean" else torch.cat([mean, x[:, 0].float()], dim=1)
+
+
+def _mean(x: Tensor, padding: Tensor | None) -> Tensor:
+    if padding is None:
+        return x.mean(1)
+    keep = (~padding).unsqueeze(-1).float()
+    return (x * keep).sum(1) / keep.sum(1).clamp_min(1)
