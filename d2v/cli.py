@@ -156,7 +156,7 @@ def run(
         _launch(options)
         from d2v.commands import run as command
 
-        _show(command.run(loaded, options))
+        _show(command.run(loaded, options, tell=_show))
 
 
 recipes_app = typer.Typer(no_args_is_help=False)

@@ -1,4 +1,4 @@
-"""data2vec: a student predicts, from a masked input, what its own moving average makes of all of it.
+"""data2vec: from a masked input, a student predicts what its own moving average makes of it all.
 
 Letters: B batch, T tokens (without CLS), D width, K blocks, M masked tokens of the batch.
 Sections refer to the paper (arXiv 2202.03555).
@@ -6,7 +6,7 @@ Sections refer to the paper (arXiv 2202.03555).
 
 import copy
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -55,7 +55,7 @@ class Data2Vec(Objective):
         self.settings, self.horizon = settings, horizon
         self.frontend, self.encoder = frontend, encoder
         self.head = build_head(encoder.settings.dim, settings.head_layers)
-        averaged = [("encoder", encoder)]
+        averaged: list[tuple[str, nn.Module]] = [("encoder", encoder)]
         if settings.teacher_averages == "all":
             averaged.append(("frontend", frontend))
         self.teacher = nn.ModuleDict({name: copy.deepcopy(part) for name, part in averaged})
@@ -97,7 +97,7 @@ class Data2Vec(Objective):
         """
         s = self.settings
         if s.teacher_averages == "all":
-            frontend = self.teacher["frontend"]
+            frontend = cast(Frontend, self.teacher["frontend"])
             tokens: Tokens = frontend(frontend.features(batch), None)
         else:
             tokens = self.frontend(features.detach(), None)
@@ -159,6 +159,10 @@ class Data2Vec(Objective):
         self.frontend.initialise(generator)
         self.encoder.initialise(generator)
         initialise_linear(self.head.modules(), self.encoder.settings.init_std, generator)
+        self.copy_student_to_teacher()
+
+    def copy_student_to_teacher(self) -> None:
+        """Start the moving average anew from the student's present weights."""
         for name, teacher in self.teacher.items():
             teacher.load_state_dict(getattr(self, name).state_dict())
 

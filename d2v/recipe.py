@@ -33,7 +33,7 @@ class DataSettings(DataSet):
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
     """Share of a split's samples that may be unusable before a run stops."""
     verify: Literal["auto", "hash", "size"] = "auto"
-    """What is checked of shards before a stage: every byte, or only sizes; auto: hash below 2 GB."""
+    """Check of the shards before a stage: every byte or only sizes; auto: hash below 2 GB."""
     num_train_samples: int | None = Field(None, ge=1)
     """For `--dry-run` before the data is there."""
 
@@ -73,13 +73,17 @@ class Recipe(Settings):
                 f"objective.top_k {self.objective.top_k} is more than encoder.depth "
                 f"{self.encoder.depth}: there are not so many blocks to average"
             )
-        block = self.probe.block if self.probe else None
-        if block is not None and block > self.encoder.depth:
-            raise ValueError(f"probe.block {block} is more than encoder.depth {self.encoder.depth}")
-        needs_cls = self.probe is not None and self.probe.pool in ("cls", "mean_cls")
-        if needs_cls and not self.modality.frontend.cls_token:
-            raise ValueError("probe.pool needs a CLS token, and modality.frontend.cls_token is off")
+        if self.probe is not None:
+            self._check_probe(self.probe)
         return self
+
+    def _check_probe(self, probe: ProbeSettings) -> None:
+        if probe.block is not None and probe.block > self.encoder.depth:
+            raise ValueError(
+                f"probe.block {probe.block} is more than encoder.depth {self.encoder.depth}"
+            )
+        if probe.pool in ("cls", "mean_cls") and not self.modality.has_cls:
+            raise ValueError(f"probe.pool {probe.pool} needs a CLS token, and there is none")
 
     def data_set(self, stage: Literal["pretrain", "probe"]) -> tuple[str, DataSet]:
         """The set that a stage reads, and its name among the prepared ones."""

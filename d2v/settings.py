@@ -4,8 +4,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """One section of a recipe. A setting lives beside the code that uses it; its docstring gives
-    unit and source, its default is the paper's unless the docstring says otherwise.
+    """One section of a recipe.
+
+    A setting lives beside the code that uses it; its docstring gives unit and source, its default
+    is the paper's unless the docstring says otherwise.
     """
 
     model_config = ConfigDict(

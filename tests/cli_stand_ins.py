@@ -27,7 +27,7 @@ class Recorder:
         self.error: BaseException | None = None
 
     def command(self, name: str) -> types.ModuleType:
-        def run(loaded: Loaded[Recipe], options: Options) -> Report:
+        def run(loaded: Loaded[Recipe], options: Options, tell: object = None) -> Report:
             self.calls.append((name, loaded, options))
             if self.error is not None:
                 raise self.error

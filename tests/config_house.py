@@ -35,7 +35,7 @@ class Builtin(Settings):
 
 
 class Recipe(Settings):
-    name: str
+    name: str = Field(pattern="^[^/]*(/[^/]+)*$", max_length=500)
     seed: int = 0
     shuffle: bool = True
     encoder: Encoder

@@ -71,6 +71,14 @@ def test_compose__interpolations_are_resolved(house: Path) -> None:
     assert load("vision/digits", "seed=${encoder.depth}").settings.seed == 9
 
 
+@pytest.mark.parametrize(
+    "stem", ["my recipe", "a=b", "a@b", "a,b", "1.5", "ünï", "it's", "-x", "a:b"]
+)
+def test_compose__takes_a_file_of_any_name(house: Path, stem: str) -> None:
+    path = write(house.parent / stem / f"{stem}.yaml", "defaults: [/vision/digits, _self_]\n")
+    assert load(str(path)).name == stem
+
+
 @pytest.mark.parametrize("prefix", ["", "+", "++"])
 def test_override__a_key_that_only_the_code_knows_needs_no_plus(house: Path, prefix: str) -> None:
     assert load("vision/digits", f"{prefix}encoder.drop_rate=0.3").settings.encoder.drop_rate == 0.3
@@ -88,6 +96,18 @@ def test_override__a_group_the_recipe_does_not_pick_is_added(house: Path) -> Non
     write(house.parent / "bare.yaml", "encoder:\n  width: 3\n")
     loaded = load("bare.yaml", "objective=other")
     assert loaded.settings.objective.top_k == 2
+
+
+def test_override__a_group_used_twice_is_chosen_by_its_place(house: Path) -> None:
+    text = "defaults: [/vision/digits, /objective@probe: data2vec, _self_]\n"
+    write(house.parent / "mine.yaml", text)
+    settings = load("mine.yaml", "objective@probe=other").settings
+    assert (settings.objective.top_k, settings.probe.top_k) == (8, 2)
+
+
+def test_override__a_group_can_be_left_out(house: Path) -> None:
+    loaded = load("vision/digits", "~objective")
+    assert loaded.origins["objective.top_k"] == "default"
 
 
 def test_override__a_folder_beside_the_recipe_is_no_group(house: Path) -> None:

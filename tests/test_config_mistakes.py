@@ -39,6 +39,8 @@ __all__ = ["house_fixture"]
         ("num_workers=true", ["num_workers = true", "a whole number or 'auto'"]),
         ("seed='\"3\"'", ["seed = ", "a whole number"]),
         ("shuffle=1", ["shuffle = 1", "true or false"]),
+        ("name=/tmp/x/", ["name = /tmp/x/", "expected pattern"]),
+        ("encoder.betas=[1,2,3]", ["encoder.betas = [1, 2, 3]", "at most 2 items"]),
         ("name=3", ["name = 3", "text"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,7 +82,7 @@ def _expected(detail: ErrorDetails) -> str:
     word, _, manner = kind.partition("_")
     if manner in ("type", "parsing", "from_float", "attributes_type", "number"):
         return _EXPECTED.get(word, detail["msg"])
-    return detail["msg"].removeprefix("Input should be ").removeprefix("Value should ")
+    return re.sub(r"^\w+ should (be |have |match )?", "", detail["msg"])
 
 
 def _near_choice(details: list[ErrorDetails]) -> str:

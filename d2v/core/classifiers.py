@@ -62,11 +62,11 @@ def fit_logistic(
         optimizer.zero_grad()
         loss = F.cross_entropy(x @ weight + bias, labels, reduction="sum")
         loss = (loss + 0.5 * l2 * weight.square().sum()) / len(x)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]  # torch's own
+        optimizer.step(closure)
     found = weight.detach()
     return Logistic(weight=found if basis is None else basis.T @ found, bias=bias.detach())
 

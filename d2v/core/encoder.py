@@ -6,7 +6,7 @@ Letters: B batch, T tokens, D width, H heads, L blocks, K blocks that become tar
 import math
 from collections.abc import Iterable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -84,7 +84,7 @@ class EncoderBlock(Block):
             attn_drop=settings.attention_dropout,
             init_values=settings.layer_scale,
             drop_path=drop_path,
-            norm_layer=partial(nn.LayerNorm, eps=settings.norm_eps),
+            norm_layer=partial(nn.LayerNorm, eps=settings.norm_eps),  # type: ignore[arg-type]  # timm calls it
         )
         self.norm_position = settings.norm_position
 
@@ -147,8 +147,11 @@ class Encoder(nn.Module):
 
     def use_fused_attention(self, fused: bool) -> None:
         """Choose the attention kernel of every block; results agree up to rounding."""
-        for block in self.blocks:
+        for block in self._typed_blocks():
             block.attn.fused_attn = fused
+
+    def _typed_blocks(self) -> list[Any]:
+        return list(self.blocks)  # timm's attributes are not typed
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -157,7 +160,7 @@ class Encoder(nn.Module):
         Source: reference section 2.1, "Init"; official pre-training clips at one deviation.
         """
         initialise_linear(self.modules(), self.settings.init_std, generator)
-        for number, block in enumerate(self.blocks, start=1):
+        for number, block in enumerate(self._typed_blocks(), start=1):
             block.attn.proj.weight.div_(math.sqrt(2 * number))
             block.mlp.fc2.weight.div_(math.sqrt(2 * number))
 

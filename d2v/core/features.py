@@ -36,7 +36,7 @@ def pooled_features(
     tokens = frontend(frontend.features(batch), None)
     depth = len(encoder.blocks)
     if block is None or block == depth:
-        x = encoder(tokens).last
+        x: Tensor = encoder(tokens).last
     else:
         x = encoder(tokens, "end_of_block", depth - block + 1).features[0]
         x = F.layer_norm(x, x.shape[-1:])

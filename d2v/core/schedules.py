@@ -82,7 +82,7 @@ def learning_rate_scale(step: int, settings: LearningRateSettings, horizon: Hori
     if settings.schedule == "cosine":
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * t))
     if settings.schedule == "tri_stage_exponential":
-        return final**t
+        return float(final**t)
     return 1 + (final - 1) * t
 
 

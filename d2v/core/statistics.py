@@ -35,8 +35,10 @@ def accuracy_estimate(accuracies: Sequence[float], num_test: int) -> Estimate:
     if n == 1:
         z = stats.norm.ppf(0.975)
         centre = (mean + z * z / (2 * num_test)) / (1 + z * z / num_test)
-        half = z / (1 + z * z / num_test) * math.sqrt(
-            mean * (1 - mean) / num_test + z * z / (4 * num_test**2)
+        half = (
+            z
+            / (1 + z * z / num_test)
+            * math.sqrt(mean * (1 - mean) / num_test + z * z / (4 * num_test**2))
         )
         return Estimate(mean=mean, std=0.0, low=centre - half, high=centre + half)
     std = math.sqrt(sum((a - mean) ** 2 for a in accuracies) / (n - 1))

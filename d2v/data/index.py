@@ -97,7 +97,8 @@ def _head_and_shards(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any
         head = json.loads(first.rstrip() + b"]}")
         return _checked(head), _shard_lines(path)
     whole = _checked(json.loads(path.read_bytes()))
-    return whole, iter(whole.get("shards", []))
+    shards = whole.get("shards", [])
+    return whole, iter(shards if isinstance(shards, list) else [shards])
 
 
 def _checked(head: Any) -> dict[str, Any]:

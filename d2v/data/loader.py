@@ -46,7 +46,9 @@ class Read:
         return replace(self, batch=self.batch.pin_memory(), mask=self.mask.pin_memory())
 
 
-def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def epoch_order(
+    num_samples: int, *, seed: int, epoch: int
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """The order of all samples in one epoch: (num_samples,) int64, a permutation."""
     generator = generator_for("order", seed, epoch)
     return torch.randperm(num_samples, generator=generator).numpy()
@@ -113,21 +115,24 @@ class TrainLoader:
         self.max_bad, self.on_problem = max_bad_fraction * len(shards), on_problem
         self.bad: set[int] = set()
 
-    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
+    def iterate(
+        self, start_step: int, *, in_this_process: bool = False
+    ) -> Iterator[tuple[Batch, Mask]]:
         """Micro-batches from update `start_step` on, `accumulation` of them for each, endlessly.
 
         Raises:
             D2VError: more unusable samples than `max_bad_fraction` allows.
         """
+        num_workers = 0 if in_this_process else self.num_workers
         loader = DataLoader(
             self.dataset,
             sampler=_Order(self, start_step),
             batch_size=None,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
             collate_fn=_unchanged,
             pin_memory=self.pin,
             worker_init_fn=_start_worker,
-            prefetch_factor=4 if self.num_workers else None,
+            prefetch_factor=4 if num_workers else None,
         )
         for read in loader:
             for sample, reason in read.problems:
@@ -150,7 +155,12 @@ class TrainLoader:
 
 
 def read_split(
-    shards: Shards, reader: Reader, *, batch_size: int, num_workers: int = 0, limit: int | None = None
+    shards: Shards,
+    reader: Reader,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    limit: int | None = None,
 ) -> Iterator[Batch]:
     """All samples of a split in stored order, without random changes or masks.
 
@@ -223,9 +233,7 @@ class _Samples(Dataset[Read]):
             )
         batch = _numbered(self.reader.collate(examples), self.shards, used)
         generators = [generator_for("mask", self.seed, epoch, number) for number in used]
-        return Read(
-            batch=batch, mask=self.reader.sample_mask(batch, generators), problems=problems
-        )
+        return Read(batch=batch, mask=self.reader.sample_mask(batch, generators), problems=problems)
 
 
 class _Unchanged(Dataset[Batch | None]):

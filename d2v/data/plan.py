@@ -24,7 +24,7 @@ SPLITS = ("test", "val", "train")
 """In the order of encoding: of identical items the first is the original, so that a copy in train
 is the one to be dropped, test stays whole, and nothing of it leaks into train."""
 
-Row = tuple[bytes, bytes | None, bytes | None, bytes | None, str | None]
+Row = tuple[int, bytes, bytes | None, bytes | None, bytes | None, str | None]
 
 
 class Plan:
@@ -50,7 +50,7 @@ class Plan:
         """Write down every item; `listed` is told their number as it grows."""
         with self._errors():
             self._database.executemany(
-                "INSERT INTO plan(name, path, content, label, split) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?)",
                 self._rows(items, listed),
             )
 
@@ -119,10 +119,10 @@ class Plan:
             path = None if item.path is None else _bytes(str(item.path))
             self._hash.update(json.dumps(_identity(item)).encode() + b"\n")
             self._counts[item.split, item.label] += 1
+            label = None if item.label is None else _bytes(item.label)
+            yield self.total, _bytes(item.name), path, item.content, label, item.split
             self.total += 1
             listed(self.total)
-            label = None if item.label is None else _bytes(item.label)
-            yield _bytes(item.name), path, item.content, label, item.split
 
     def _split_items(self, split: str, draw: Draw) -> Iterator[tuple[int, SourceItem]]:
         decide = draw.decisions()
@@ -132,7 +132,7 @@ class Plan:
             if (own if own in ("val", "test") else decide(label)) == split:
                 place = None if path is None else Path(_text(path))
                 yield (
-                    number - 1,  # SQLite counts from 1
+                    number,
                     SourceItem(
                         name=_text(name), path=place, content=content, label=label, split=split
                     ),

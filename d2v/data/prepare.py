@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -71,24 +71,12 @@ def prepare(
         "items": _bound(items),
         "encode": _bound(encode),
     }
-    is_new = not dest.exists()
-    try:
+    with _explained(dest):
         with writing(dest):
             dest.mkdir(parents=True, exist_ok=True)
         with locked(dest):
             done = finished(dest, run)
             return done or _Run(dest, settings, progress).result(items, encode, run)
-    except WriteFailedError as failure:
-        raise _explained(failure, dest) from failure
-    except OSError as error:
-        raise D2VError(
-            f"The system failed while preparing {dest}: {error}",
-            remedy="The same command continues where it stopped.",
-        ) from error
-    finally:
-        if is_new:
-            with suppress(OSError):  # not empty: there is something to keep
-                dest.rmdir()
 
 
 class _Run:
@@ -227,10 +215,25 @@ def _refuse_no_sample(journal: Journal, dest: Path) -> None:
     )
 
 
-def _explained(failure: WriteFailedError, dest: Path) -> D2VError:
-    num_shards = sum(1 for split in SPLITS for _ in (dest / split).glob("*.tar"))
-    return D2VError(
-        f"Cannot write {failure.path}: {failure.reason}; {num_shards} shards are complete",
-        expected=f"space and permission to write in {dest}",
-        remedy="Make room or choose another folder; the same command continues where it stopped.",
-    )
+@contextmanager
+def _explained(dest: Path) -> Iterator[None]:
+    """What the system says, in terms of shards; and no empty folder left where there was none."""
+    is_new = not dest.exists()
+    try:
+        yield
+    except WriteFailedError as failure:
+        num_shards = sum(1 for split in SPLITS for _ in (dest / split).glob("*.tar"))
+        raise D2VError(
+            f"Cannot write {failure.path}: {failure.reason}; {num_shards} shards are complete",
+            expected=f"space and permission to write in {dest}",
+            remedy="Make room, then start the same command again: it continues where it stopped.",
+        ) from failure
+    except OSError as error:
+        raise D2VError(
+            f"The system failed while preparing {dest}: {error}",
+            remedy="Start the same command again: it continues where it stopped.",
+        ) from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # not empty: there is something to keep
+                dest.rmdir()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from webdataset.writer import TarWriter  # type: ignore[import-untyped]  # ships no types
+from webdataset.writer import TarWriter
 
 from d2v.data.files import WholeFile
 from d2v.data.tarformat import BLOCK, MODE, MTIME, OWNER, member_bytes
@@ -62,6 +62,8 @@ class ShardFile:
 
     def discard(self) -> None:
         """Leave nothing behind."""
+        self._stream.is_open = False  # tarfile ends an archive even while being thrown away
+        self._tar.close()
         self._stream.file.discard()
 
 
@@ -72,8 +74,11 @@ class _HashedFile:
         self.file = WholeFile(path)
         self.sha256 = hashlib.sha256()
         self.size = 0
+        self.is_open = True
 
     def write(self, data: bytes) -> int:
+        if not self.is_open:
+            return len(data)
         self.sha256.update(data)
         self.size += len(data)
         return self.file.write(data)

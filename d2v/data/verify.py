@@ -82,20 +82,19 @@ def shard_problems(folder: Path, index: Index, number: int) -> list[Problem]:
 def _differences(file: BinaryIO, index: Index, number: int) -> Iterator[Problem]:
     """Compare member by member; in a tar of ours every byte is accounted for."""
     shard = index.shards[number]
-    end = 0
+    end, limit = 0, file.seek(0, 2)
     for name, offset, size, crc in _members(index, number):
         place = {"shard": shard.name, "member": name}
+        end = offset - BLOCK + member_bytes(size)
+        if end > limit:
+            yield Problem(**place, offset=limit, what="the shard breaks off in or before it")
+            return
         file.seek(offset - BLOCK)
         at = _first_difference(file.read(BLOCK), header(name, size))
         if at is not None:
             yield Problem(**place, offset=offset - BLOCK + at, what="its tar header differs")
-        length, found = _crc32(file, size)
-        if length < size:
-            yield Problem(**place, offset=offset, what=f"breaks off after {length} of {size} bytes")
-            return
-        if found != crc:
+        if _crc32(file, size) != crc:
             yield Problem(**place, offset=offset, what="its content differs")
-        end = offset - BLOCK + member_bytes(size)
         at = _first_difference(file.read(end - offset - size), bytes(end - offset - size))
         if at is not None:
             yield Problem(**place, offset=offset + size + at, what="the padding after it differs")
@@ -114,12 +113,11 @@ def _members(index: Index, number: int) -> Iterator[tuple[str, int, int, int]]:
             yield f"{index.keys[sample]}.{index.extensions[extension]}", offset, size, crc
 
 
-def _crc32(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Bytes there were, up to `size`, and their crc32."""
-    crc, length = 0, 0
-    while length < size and (chunk := file.read(min(CHUNK, size - length))):
-        crc, length = zlib.crc32(chunk, crc), length + len(chunk)
-    return length, crc
+def _crc32(file: BinaryIO, size: int) -> int:
+    crc = 0
+    while size and (chunk := file.read(min(CHUNK, size))):
+        crc, size = zlib.crc32(chunk, crc), size - len(chunk)
+    return crc
 
 
 def _first_difference(found: bytes, expected: bytes) -> int | None:

@@ -26,7 +26,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
         The exit code of that rank, or 0.
     """
     port = _free_port()
-    asides = [tempfile.TemporaryFile() for _ in range(num_processes)]
+    asides = [tempfile.TemporaryFile() for _ in range(num_processes)]  # noqa: SIM115 closed below
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "d2v", *arguments],

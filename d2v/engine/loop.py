@@ -137,7 +137,7 @@ class _Training:
         return done == self.horizon.total_steps
 
     def _stops(self, done: int) -> bool:
-        """Was any process asked to stop? Asking a GPU waits for it, so only where it waits anyway."""
+        """Was any process asked to stop? A GPU is only asked where the loop waits for it anyway."""
         world = self.job.world
         if self._is_last(done):
             return False

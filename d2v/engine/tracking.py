@@ -1,4 +1,4 @@
-"""What a run writes while it trains: metrics.jsonl, TensorBoard, and lines or a bar for a person."""
+"""What a run writes while it trains: metrics.jsonl, TensorBoard, a bar or lines for a person."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Tracker:
             stage: name shown to the person.
             total_steps: length of the run.
             start_step: updates already done, according to the checkpoint.
-            verbosity: -1 prints nothing, 0 a bar on a terminal or some lines in a pipe, 1 all lines.
+            verbosity: -1 prints nothing, 0 a bar or, in a pipe, some lines, 1 all lines.
         """
         self.stage, self.total_steps, self.verbosity = stage, total_steps, verbosity
         self.metrics_path = folder / "metrics.jsonl"

@@ -62,7 +62,7 @@ class Modality(ABC):
         """Features that need no training: name -> (B, F) float. What an encoder must beat."""
 
     @abstractmethod
-    def plan(self) -> ModalityPlan:
+    def plan(self, encoder: EncoderSettings) -> ModalityPlan:
         """Figures for `--dry-run`."""
 
     @abstractmethod

@@ -35,7 +35,10 @@ class AugmentSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "AugmentSettings":
-        for name, (low, high) in {"crop_scale": self.crop_scale, "crop_ratio": self.crop_ratio}.items():
+        for name, (low, high) in {
+            "crop_scale": self.crop_scale,
+            "crop_ratio": self.crop_ratio,
+        }.items():
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two numbers above 0, the smaller first")
         if self.crop_scale[1] > 1:

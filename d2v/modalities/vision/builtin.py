@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # ships no types
+from sklearn.datasets import load_digits
 
 from d2v.types import SourceItem
 

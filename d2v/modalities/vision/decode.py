@@ -39,7 +39,9 @@ def read_picture(parts: dict[str, bytes], *, channels: int, max_pixels: int) -> 
             if header.format not in ("JPEG", "PNG"):
                 return _by_pillow(header, channels)
         mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-        decoded: Tensor = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
+        decoded: Tensor = decode_image(
+            torch.frombuffer(bytearray(content), dtype=torch.uint8), mode
+        )
     except (OSError, RuntimeError, ValueError, Image.DecompressionBombError) as error:
         raise BadSampleError(f"damaged picture: {error}") from error
     return decoded

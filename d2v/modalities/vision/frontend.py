@@ -84,7 +84,8 @@ class VisionFrontend(Frontend):
 
     def features(self, batch: Batch) -> Tensor:
         """Patch embeddings. (B, C, S, S) uint8 -> (B, T, D)."""
-        pixels = (batch.inputs.float() - self.pixel_mean) / self.pixel_std
+        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
+        pixels = (batch.inputs.float() - mean) / std
         embedded: Tensor = self.patch_embed(pixels)
         return embedded
 
@@ -103,11 +104,10 @@ class VisionFrontend(Frontend):
             x = torch.where(mask.predict.unsqueeze(-1), self.mask_token.to(x.dtype), x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-        added = self.positions if self.settings.positions == "learned" else None
         if self.settings.positions == "sincos":
-            added = self.get_buffer("sincos")
-        if added is not None:
-            x = x + added.to(x.dtype)
+            x = x + self.get_buffer("sincos").to(x.dtype)
+        if self.positions is not None:
+            x = x + self.positions.to(x.dtype)
         return Tokens(
             values=x,
             attention_bias=None if self.relative is None else self.relative.get_bias(),

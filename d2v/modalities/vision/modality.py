@@ -35,6 +35,11 @@ class VisionSettings(Settings):
     augment: AugmentSettings = AugmentSettings()
     store: StoreSettings = StoreSettings()
 
+    @property
+    def has_cls(self) -> bool:
+        """Whether a CLS token stands before the patches."""
+        return self.frontend.cls_token
+
     @model_validator(mode="after")
     def _check(self) -> "VisionSettings":
         if self.frontend.grid_side == 1:
@@ -85,7 +90,7 @@ class Vision(Modality):
             pixels = adaptive_avg_pool2d(pixels, _BASELINE_SIDE)
         return {"raw pixels": pixels.flatten(1)}
 
-    def plan(self) -> ModalityPlan:
+    def plan(self, encoder: EncoderSettings) -> ModalityPlan:
         """Figures for a dry run."""
         frontend = self.settings.frontend
         patches = frontend.grid_side**2
@@ -93,7 +98,7 @@ class Vision(Modality):
         return ModalityPlan(
             num_tokens=patches + frontend.cls_token,
             num_masked=masked,
-            frontend_flops=2.0 * patches * frontend.patch_size**2 * frontend.channels,
+            frontend_flops=2.0 * patches * frontend.patch_size**2 * frontend.channels * encoder.dim,
             text=f"{frontend.image_size} x {frontend.image_size} pixels, patches of "
             f"{frontend.patch_size} x {frontend.patch_size}: {patches} patches"
             f"{' + CLS' if frontend.cls_token else ''}, {masked} masked",

@@ -1,0 +1,161 @@
+"""Settings to objects: the objective, the world, an encoder out of a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from d2v.core.encoder import Encoder, EncoderSettings
+from d2v.core.schedules import Horizon
+from d2v.core.seeding import generator_for
+from d2v.data2vec import Data2Vec
+from d2v.engine.checkpoint import Checkpoint, load_checkpoint, load_latest
+from d2v.engine.loop import check_identity
+from d2v.errors import UsageError
+from d2v.modalities import build_modality
+from d2v.recipe import Recipe
+from d2v.types import Frontend
+
+_MIN_BFLOAT16_DIM = 128
+"""Narrower encoders are slower in bfloat16 on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenEncoder:
+    """A frontend and an encoder in eval mode."""
+
+    frontend: Frontend
+    encoder: Encoder
+    digest: str
+    """Names the weights: the checkpoint's digest, or how they were drawn."""
+
+
+def build_data2vec(recipe: Recipe, horizon: Horizon) -> Data2Vec:
+    """The objective with fresh weights drawn from the recipe's seed."""
+    frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
+    model = Data2Vec(frontend, Encoder(recipe.encoder), recipe.objective, horizon)
+    model.initialise(generator_for("weights", recipe.seed))
+    return model
+
+
+def untrained_encoder(recipe: Recipe) -> FrozenEncoder:
+    """The weights that pre-training starts from."""
+    model = build_data2vec(recipe, Horizon(total_steps=1, steps_per_epoch=1))
+    return frozen(model.frontend, model.encoder, recipe, f"untrained, seed {recipe.seed}")
+
+
+def load_encoder(
+    recipe: Recipe, path: Path, network: Literal["student", "teacher"] = "student"
+) -> FrozenEncoder:
+    """The student or teacher of a checkpoint.
+
+    Args:
+        recipe: says what architecture is expected.
+        path: a checkpoint folder, or a run directory with `checkpoints/`.
+        network: whose weights.
+
+    Raises:
+        UsageError: no checkpoint there, or one of another architecture.
+        D2VError: the checkpoint is damaged.
+    """
+    checkpoint = find_checkpoint(path)
+    check_identity(checkpoint, identity(recipe))
+    tensors = checkpoint.tensors["model"]
+    frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
+    encoder = Encoder(recipe.encoder)
+    prefix = "teacher." if network == "teacher" else ""
+    encoder.load_state_dict(_part(tensors, f"{prefix}encoder."))
+    own_frontend = _part(tensors, f"{prefix}frontend.")
+    frontend.load_state_dict(own_frontend or _part(tensors, "frontend."))
+    return frozen(frontend, encoder, recipe, checkpoint.digest)
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder, or the newest whole one of a run directory."""
+    if (path / "manifest.json").exists():
+        return load_checkpoint(path)
+    for folder in (path / "checkpoints", path / "pretrain" / "checkpoints", path):
+        found, _ = load_latest(folder)
+        if found is not None:
+            return found
+    raise UsageError(
+        f"There is no checkpoint in {path}",
+        expected="a folder step-..., or a run directory with checkpoints/",
+        remedy="Run d2v pretrain first, or name another pretrain.checkpoint.",
+    )
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Dotted settings that decide which tensors there are and what they mean."""
+    sections = {
+        "modality.name": recipe.modality.name,
+        **_flat("modality.frontend", recipe.modality.frontend.model_dump(mode="json")),
+        **_flat("encoder", recipe.encoder.model_dump(mode="json")),
+    }
+    regularisation = {"dropout", "attention_dropout", "drop_path", "attention", "init_std"}
+    return {
+        key: value
+        for key, value in sections.items()
+        if key.rsplit(".", 1)[-1] not in regularisation
+    }
+
+
+def resolve_device(recipe: Recipe) -> str:
+    """ "cuda" or "cpu".
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if recipe.device == "cuda" and not available:
+        raise UsageError(
+            "device is cuda and this machine has no usable GPU", remedy="Set device=auto."
+        )
+    return "cuda" if available and recipe.device != "cpu" else "cpu"
+
+
+def resolve_precision(
+    asked: Literal["auto", "float32", "bfloat16"], encoder: EncoderSettings, device: str
+) -> Literal["float32", "bfloat16"]:
+    """auto: bfloat16 on a GPU that has it and on a CPU with AMX and a wide encoder."""
+    if asked != "auto":
+        return asked
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    pays = bool(capabilities.get("amx_bf16")) and encoder.dim >= _MIN_BFLOAT16_DIM
+    return "bfloat16" if pays else "float32"
+
+
+def choose_attention(model: Data2Vec, device: str) -> None:
+    """Pick the attention kernel; auto is matmul for a student on a CPU, fused everywhere else.
+
+    The fused kernel's backward is slow on a CPU, more so with a learned bias.
+    """
+    kind = model.encoder.settings.attention
+    model.encoder.use_fused_attention(kind == "fused" or (kind == "auto" and device == "cuda"))
+    model.teacher["encoder"].use_fused_attention(kind != "matmul")  # type: ignore[operator]  # an Encoder
+
+
+def frozen(frontend: Frontend, encoder: Encoder, recipe: Recipe, digest: str) -> FrozenEncoder:
+    """In eval mode, without gradients, on the recipe's device."""
+    device = torch.device(resolve_device(recipe))
+    return FrozenEncoder(
+        frontend=frontend.to(device).eval().requires_grad_(False),
+        encoder=encoder.to(device).eval().requires_grad_(False),
+        digest=digest,
+    )
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{key}": value for key, value in values.items()}

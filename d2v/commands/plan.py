@@ -1,0 +1,114 @@
+"""What a pre-training will cost, worked out from the settings alone."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from d2v.build import build_data2vec, resolve_device, resolve_precision
+from d2v.commands.options import Options
+from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_decay
+from d2v.engine.job import BatchCut
+from d2v.modalities import build_modality
+from d2v.recipe import PretrainSettings, Recipe
+
+_ACTIVATION_BYTES_PER_CHANNEL = 34
+"""A block's stored activations in bytes for each token and channel in 16 bit, attention weights
+aside (Korthikanti et al. 2022, section 4)."""
+
+
+def pretrain_plan(
+    recipe: Recipe, settings: PretrainSettings, options: Options, num_train: int
+) -> str:
+    """The text of `d2v pretrain --dry-run`.
+
+    Args:
+        recipe: the experiment.
+        settings: its pretrain section.
+        options: `nproc` says how many devices.
+        num_train: training samples.
+    """
+    devices = int(os.environ.get("WORLD_SIZE", str(options.nproc)))
+    cut = BatchCut.of(settings.batch_size, devices, settings.max_batch_per_device)
+    horizon = horizon_of(settings, num_train)
+    with torch.device("meta"):
+        model = build_data2vec(recipe, horizon)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    encoder = sum(p.numel() for p in model.encoder.parameters())
+    encoder += sum(p.numel() for p in model.frontend.parameters())
+    teacher = sum(p.numel() for p in model.teacher.parameters())
+    plan = build_modality(recipe.modality).plan(recipe.encoder)
+    precision = resolve_precision(settings.precision, recipe.encoder, resolve_device(recipe))
+    forward = forward_flops(recipe, plan.num_tokens) + plan.frontend_flops
+    flops = 4 * forward * settings.batch_size
+    memory = memory_bytes(recipe, trained, teacher, cut.micro, plan.num_tokens, precision)
+    lines = [
+        f"parameters     {encoder:,} in frontend and encoder; {trained:,} trained (with head); "
+        f"{teacher:,} in the teacher",
+        f"input          {plan.text}",
+        f"tokens         {plan.num_tokens} a sample, {plan.num_masked} of them predicted",
+        f"data           {num_train:,} training samples",
+        f"global batch   {settings.batch_size:,} = {devices} device(s) x {cut.accumulation} "
+        f"micro-batch(es) x {cut.micro}",
+        f"steps          {horizon.total_steps:,} ({horizon.steps_per_epoch:,.0f} an epoch)",
+        f"samples seen   {horizon.total_steps * settings.batch_size:,} "
+        f"({horizon.total_steps / horizon.steps_per_epoch:.1f} epochs)",
+        f"compute        {flops / 1e12:.3g} TFLOP a step (teacher 1, student 3 forward passes), "
+        f"{flops * horizon.total_steps / 1e18:.3g} EFLOP in all",
+        f"memory         about {memory / 2**30:.2f} GiB a device ({precision})",
+        "",
+        *_schedules(recipe, settings, horizon),
+    ]
+    return "\n".join(lines)
+
+
+def horizon_of(settings: PretrainSettings, num_train: int) -> Horizon:
+    """Length of the run in updates."""
+    per_epoch = max(1, num_train // settings.batch_size)
+    as_steps = Horizon(total_steps=0, steps_per_epoch=per_epoch)
+    total = as_steps.steps(settings.steps)
+    return Horizon(total_steps=total, steps_per_epoch=per_epoch)
+
+
+def forward_flops(recipe: Recipe, num_tokens: int) -> float:
+    """One sample through the encoder: two for each multiply-add of linear layers and attention."""
+    e = recipe.encoder
+    linear = 2 * num_tokens * e.dim * e.dim * (4 + 2 * e.mlp_ratio)
+    attention = 4 * num_tokens**2 * e.dim
+    return e.depth * (linear + attention)
+
+
+def memory_bytes(
+    recipe: Recipe, trained: int, teacher: int, micro: int, num_tokens: int, precision: str
+) -> float:
+    """Weights, gradients, AdamW's averages, the teacher, and the student's activations."""
+    e = recipe.encoder
+    width = 1 if precision == "bfloat16" else 2
+    activations = micro * num_tokens * e.dim * e.depth * _ACTIVATION_BYTES_PER_CHANNEL * width
+    return 4 * (4 * trained + teacher) + activations
+
+
+def _schedules(recipe: Recipe, settings: PretrainSettings, horizon: Horizon) -> list[str]:
+    """Learning rate, weight decay and tau at five places."""
+    optim = settings.optimizer
+    end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
+    lines = [
+        "               "
+        + "".join(f"{share:>12}" for share in ("0 %", "25 %", "50 %", "75 %", "100 %"))
+    ]
+    places = [round(share * horizon.total_steps / 4) for share in range(5)]
+    rows = {
+        "learning rate": [
+            optim.learning_rate * learning_rate_scale(n, optim.schedule, horizon) for n in places
+        ],
+        "weight decay": [
+            weight_decay(n, start=optim.weight_decay, end=end, total_steps=horizon.total_steps)
+            for n in places
+        ],
+        "tau": [ema_decay(n, recipe.objective.tau, horizon) for n in places],
+    }
+    return lines + [
+        f"{name:<15}" + "".join(f"{value:>12.6g}" for value in values)
+        for name, values in rows.items()
+    ]

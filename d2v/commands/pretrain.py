@@ -1,0 +1,256 @@
+"""`d2v pretrain`: shards to an encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d2v.build import (
+    FrozenEncoder,
+    build_data2vec,
+    choose_attention,
+    find_checkpoint,
+    identity,
+    resolve_device,
+    resolve_precision,
+)
+from d2v.commands.options import Options
+from d2v.commands.plan import horizon_of, pretrain_plan
+from d2v.commands.stage import (
+    need,
+    open_split,
+    shards_folder,
+    share_cores,
+    spare_workers,
+    stage_folder,
+    this_world,
+    working,
+)
+from d2v.config import Loaded
+from d2v.core.classifiers import knn_predictions
+from d2v.core.probing import ProbeSettings
+from d2v.data.loader import Share, TrainLoader
+from d2v.data.shards import Shards
+from d2v.data2vec import Data2Vec
+from d2v.engine.distributed import World
+from d2v.engine.job import BatchCut, Job
+from d2v.engine.loop import check_identity, train
+from d2v.engine.plots import plot_curves
+from d2v.engine.run_directory import RunDirectory
+from d2v.engine.signals import StopRequest, stop_requests
+from d2v.engine.tracking import read_metrics
+from d2v.errors import UsageError
+from d2v.extract import encoder_features, extract
+from d2v.modalities import build_modality
+from d2v.recipe import PretrainSettings, Recipe
+from d2v.report import Report
+
+_KNN = 10
+
+
+def run(loaded: Loaded[Recipe], options: Options) -> Report:
+    """Pre-train, or continue, or say that it is done."""
+    recipe = loaded.settings
+    settings: PretrainSettings = need(recipe, "pretrain", loaded)
+    folder = shards_folder(loaded, options, *recipe.data_set("pretrain"))
+    if options.dry_run:
+        return _dry_run(loaded, options, settings, folder)
+    with stop_requests() as stop, this_world(recipe) as world:
+        shards = open_split(recipe, folder, "train")
+        if not world.writes:
+            _train(loaded, options, shards, world, stop)
+            return Report(headline="")
+        inputs = {"data": shards.fingerprint}
+        with working(loaded, options, "pretrain", inputs) as (stage, done):
+            if done is None:
+                done = _train_and_report(loaded, options, shards, world, stop, stage)
+            else:
+                _agree(world, finished=True)
+            return done
+
+
+def _train_and_report(
+    loaded: Loaded[Recipe],
+    options: Options,
+    shards: Shards,
+    world: World,
+    stop: StopRequest,
+    stage: RunDirectory,
+) -> Report:
+    started = time.perf_counter()
+    figures = _train(loaded, options, shards, world, stop)
+    assert figures is not None
+    seconds = time.perf_counter() - started
+    rows = read_metrics(stage.path)
+    plot_curves(rows, stage.plots / "curves.png", loaded.name)
+    scores = [row["knn"] for row in rows if "knn" in row]
+    checkpoint = find_checkpoint(stage.path)
+    report = Report(
+        headline=f"Pre-trained {stage.path}",
+        columns=["steps", "loss", "target std", "pred. std", "target spread", "kNN", "seconds"],
+        rows=[
+            [
+                f"{checkpoint.step:,}",
+                *(f"{figures[name]:.4f}" for name in
+                  ("loss", "target_std", "prediction_std", "target_spread")),
+                f"{scores[-1]:.3f}" if scores else "no labels",
+                f"{seconds:.0f}",
+            ]
+        ],
+        remarks=[
+            f"checkpoint {checkpoint.path}",
+            f"curves and masks in {stage.plots}",
+        ],
+    )  # fmt: skip
+    stage.finish(
+        {
+            "figures": figures,
+            "checkpoint": checkpoint.path.name,
+            "checkpoint_digest": checkpoint.digest,
+            "steps": checkpoint.step,
+            "seconds_of_this_start": seconds,
+            "report": vars(report),
+        }
+    )
+    return report
+
+
+def _train(
+    loaded: Loaded[Recipe], options: Options, shards: Shards, world: World, stop: StopRequest
+) -> dict[str, float] | None:
+    """Build everything and train; None where another process says that it is finished."""
+    if _agree(world, finished=False):
+        return None
+    recipe, settings = loaded.settings, need(loaded.settings, "pretrain", loaded)
+    folder = stage_folder(loaded, options, "pretrain")
+    cut = BatchCut.of(settings.batch_size, world.size, settings.max_batch_per_device)
+    num_workers = spare_workers(recipe)
+    share_cores(num_workers)
+    modality = build_modality(recipe.modality)
+    loader = TrainLoader(
+        shards,
+        modality,
+        Share(micro=cut.micro, accumulation=cut.accumulation, rank=world.rank,
+              world_size=world.size),
+        seed=recipe.seed,
+        num_workers=num_workers,
+        max_bad_fraction=recipe.data.max_bad_fraction,
+        on_problem=_problem_writer(folder, world),
+        pin=world.device.type == "cuda",
+    )  # fmt: skip
+    horizon = horizon_of(settings, len(shards))
+    model = build_data2vec(recipe, horizon)
+    choose_attention(model, world.device.type)
+    if settings.init_from is not None:
+        _start_from(model, recipe, settings.init_from)
+    if world.writes and not (folder / "plots" / "masks.png").exists():
+        (folder / "plots").mkdir(exist_ok=True)
+        batch, mask = next(loader.iterate(0, in_this_process=True))
+        modality.show_masks(batch, mask, folder / "plots" / "masks.png")
+    job = Job(
+        stage="pretrain",
+        objective=model,
+        data=loader,
+        cut=cut,
+        settings=settings,
+        horizon=horizon,
+        seed=recipe.seed,
+        folder=folder,
+        world=world,
+        precision=resolve_precision(settings.precision, recipe.encoder, world.device.type),
+        identity=identity(recipe),
+        evaluate=_knn_score(loaded, options, model, world),
+        verbosity=options.verbosity,
+    )
+    return train(job, stop)
+
+
+def _agree(world: World, *, finished: bool) -> bool:
+    """Rank 0 tells the others whether there is anything to do."""
+    flag = torch.tensor(float(finished), device=world.device)
+    return bool(world.sum(flag) > 0)
+
+
+def _knn_score(
+    loaded: Loaded[Recipe], options: Options, model: Data2Vec, world: World
+) -> Callable[[], dict[str, float]] | None:
+    """KNN accuracy of the student on held-out data; None where there are no labels."""
+    recipe = loaded.settings
+    assert recipe.pretrain is not None
+    data = recipe.data_set("probe" if recipe.probe is not None else "pretrain")
+    folder = shards_folder(loaded, options, *data)
+    if not (folder / "val" / "index.json").exists():
+        return None
+    train_split, val = Shards.open(folder / "train"), Shards.open(folder / "val")
+    if len(val.classes) < 2:
+        return None
+    probe = recipe.probe or ProbeSettings()
+    modality, limit = build_modality(recipe.modality), recipe.pretrain.probe_samples
+
+    def score() -> dict[str, float]:
+        if not world.writes:  # the score picks the best checkpoint, which rank 0 alone writes
+            return {}
+        frozen = FrozenEncoder(frontend=model.frontend, encoder=model.encoder, digest="")
+        function = encoder_features(frozen, pool=probe.pool, block=probe.block)
+        parts = [
+            extract(split, modality, function, batch_size=probe.batch_size, limit=limit,
+                    max_bad_fraction=recipe.data.max_bad_fraction)
+            for split in (train_split, val)
+        ]  # fmt: skip
+        mean = parts[0].features.mean(0)
+        predicted = knn_predictions(
+            parts[0].features - mean, parts[0].labels, parts[1].features - mean,
+            num_classes=len(val.classes), ks=[_KNN],
+        )[_KNN]  # fmt: skip
+        return {"knn": float((predicted == parts[1].labels).float().mean())}
+
+    return score
+
+
+def _start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
+    """The student of another run; the teacher starts as its copy (reference 2.1, phase 2)."""
+    checkpoint = find_checkpoint(path)
+    check_identity(checkpoint, identity(recipe))
+    tensors = checkpoint.tensors["model"]
+    for name in ("frontend", "encoder"):
+        part = {
+            key.removeprefix(f"{name}."): value
+            for key, value in tensors.items()
+            if key.startswith(f"{name}.")
+        }
+        getattr(model, name).load_state_dict(part)
+    model.copy_student_to_teacher()
+
+
+def _problem_writer(folder: Path, world: World) -> Callable[[str], None]:
+    """Unusable samples go to bad_samples.txt, a file a process."""
+    name = "bad_samples.txt" if world.rank == 0 else f"bad_samples.{world.rank}.txt"
+
+    def write(text: str) -> None:
+        with (folder / name).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    return write
+
+
+def _dry_run(
+    loaded: Loaded[Recipe], options: Options, settings: PretrainSettings, folder: Path
+) -> Report:
+    recipe = loaded.settings
+    num_train: Any = recipe.data.num_train_samples
+    if (folder / "train" / "index.json").exists():
+        num_train = len(Shards.open(folder / "train"))
+    if num_train is None:
+        raise UsageError(
+            f"There are no shards in {folder} yet, so the length of an epoch is unknown",
+            remedy="Run d2v prepare first, or set data.num_train_samples for the dry run.",
+        )
+    device = resolve_device(recipe)
+    return Report(
+        headline=f"Plan of pretrain {loaded.name} on {device} (nothing is written)",
+        text=pretrain_plan(recipe, settings, options, num_train),
+    )

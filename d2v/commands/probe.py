@@ -1,0 +1,185 @@
+"""`d2v probe`: what the frozen encoder learned, beside what it must beat."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from d2v.build import FrozenEncoder, find_checkpoint, load_encoder, untrained_encoder
+from d2v.commands.options import Options
+from d2v.commands.stage import (
+    need,
+    open_split,
+    shards_folder,
+    share_cores,
+    spare_workers,
+    stage_folder,
+    working,
+)
+from d2v.commands.supervised import train_supervised
+from d2v.config import Loaded
+from d2v.core.probing import FeatureSet, ProbeSettings, Score, probe_scores
+from d2v.data.shards import Shards
+from d2v.errors import UsageError
+from d2v.extract import FeatureFunction, baseline_features, encoder_features, extract
+from d2v.modalities import Modality, build_modality
+from d2v.recipe import Recipe
+from d2v.report import Report
+
+PRETRAINED = "pre-trained encoder"
+UNTRAINED = "same encoder, untrained"
+SUPERVISED = "same encoder, trained with labels"
+
+
+def run(loaded: Loaded[Recipe], options: Options) -> Report:
+    """Score raw features, the untrained and the pre-trained encoder on the same splits."""
+    recipe = loaded.settings
+    settings: ProbeSettings = need(recipe, "probe", loaded)
+    if options.dry_run:
+        return _plan(settings, recipe)
+    splits = _splits(loaded, options)
+    assert recipe.pretrain is not None
+    place = recipe.pretrain.checkpoint or stage_folder(loaded, options, "pretrain")
+    digest = find_checkpoint(place).digest
+    inputs = {"checkpoint": digest, **{name: s.fingerprint for name, s in splits.items()}}
+    with working(loaded, options, "probe", inputs) as (stage, done):
+        if done is not None:
+            return done
+        started = time.perf_counter()
+        share_cores(0)
+        modality = build_modality(recipe.modality)
+        encoders = {
+            UNTRAINED: untrained_encoder(recipe),
+            PRETRAINED: load_encoder(recipe, place, settings.network),
+        }
+        if settings.supervised:
+            encoders[SUPERVISED] = train_supervised(loaded, options, splits, stage.path)
+        table = _score_all(recipe, settings, modality, splits, encoders)
+        report = _report(table, settings, splits, time.perf_counter() - started)
+        stage.finish(_result(table, settings, splits, inputs, report))
+    return report
+
+
+def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
+    """train, val and test of the probe's data; a source without test is scored on val.
+
+    Raises:
+        UsageError: no val, no labels, or one class only.
+    """
+    recipe = loaded.settings
+    folder = shards_folder(loaded, options, *recipe.data_set("probe"))
+    names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
+    splits = {name: open_split(recipe, folder, name) for name in names}
+    for name, shards in splits.items():
+        classes = sorted({int(label) for label in shards.labels} - {-1})
+        if len(classes) < 2:
+            what = "no labels" if not classes else f"one class only ({shards.classes[classes[0]]})"
+            raise UsageError(
+                f"{shards.folder} has {what}: there is nothing to probe",
+                expected="samples of at least two classes in train, val and test",
+                remedy="Arrange the source as one folder a class, or give a table with labels.",
+            )
+        assert name
+    return splits
+
+
+def _score_all(
+    recipe: Recipe,
+    settings: ProbeSettings,
+    modality: Modality,
+    splits: dict[str, Shards],
+    encoders: dict[str, FrozenEncoder],
+) -> dict[str, list[Score]]:
+    """Every kind of features through the same probe."""
+    first = modality.collate([modality.decode(splits["val"].read(0), None)])
+    functions: dict[str, FeatureFunction] = {
+        name: baseline_features(modality, name) for name in modality.baseline_features(first)
+    }
+    for name, frozen in encoders.items():
+        functions[name] = encoder_features(frozen, pool=settings.pool, block=settings.block)
+    num_classes = len(splits["train"].classes)
+    num_workers = spare_workers(recipe) if sum(map(len, splits.values())) > 20_000 else 0
+    table = {}
+    for name, function in functions.items():
+        parts = {
+            split: extract(
+                shards, modality, function, batch_size=settings.batch_size,
+                num_workers=num_workers, max_bad_fraction=recipe.data.max_bad_fraction,
+            )
+            for split, shards in splits.items()
+        }  # fmt: skip
+        test: FeatureSet = parts.get("test", parts["val"])
+        table[name] = probe_scores(
+            parts["train"], parts["val"], test, settings,
+            num_classes=num_classes, seed=recipe.seed,
+        )  # fmt: skip
+    return table
+
+
+def _report(
+    table: dict[str, list[Score]],
+    settings: ProbeSettings,
+    splits: dict[str, Shards],
+    seconds: float,
+) -> Report:
+    budgets = [str(budget) for budget in settings.labels_per_class]
+    columns = ["frozen features", "probe", *(f"{budget} labels a class" for budget in budgets)]
+    rows: list[list[str]] = []
+    highlight = None
+    for name, scores in table.items():
+        for classifier in ("linear", "knn"):
+            if name == PRETRAINED and classifier == "linear":
+                highlight = len(rows)
+            rows.append([name, "kNN" if classifier == "knn" else classifier, *(
+                _cell(score) for score in scores if score.classifier == classifier
+            )])  # fmt: skip
+    scored = "test" if "test" in splits else "val"
+    remarks = [
+        f"Accuracy, frozen {settings.network}, pool {settings.pool}, block "
+        f"{settings.block or 'last'}, input never masked; mean over {settings.draws} draws of the "
+        "labelled samples +- their deviation [95 % confidence interval].",
+        f"Scored on {len(splits[scored]):,} {scored} samples; penalty and k chosen on val. "
+        f"{seconds:.0f} s.",
+    ]
+    if scored == "val":
+        remarks.append("The source has no test split: choice and score share val (optimistic).")
+    return Report(
+        headline="Frozen-feature scores", columns=columns, rows=rows, highlight=highlight,
+        remarks=remarks,
+    )  # fmt: skip
+
+
+def _cell(score: Score) -> str:
+    a = score.accuracy
+    spread = f" +- {a.std:.3f}" if len(score.accuracies) > 1 else ""
+    return f"{a.mean:.3f}{spread} [{a.low:.3f}, {a.high:.3f}]"
+
+
+def _result(
+    table: dict[str, list[Score]],
+    settings: ProbeSettings,
+    splits: dict[str, Shards],
+    inputs: dict[str, str],
+    report: Report,
+) -> dict[str, Any]:
+    return {
+        "features": "frozen",
+        "scored_on": "test" if "test" in splits else "val",
+        "samples": {name: len(shards) for name, shards in splits.items()},
+        "settings": settings.model_dump(mode="json"),
+        "inputs": inputs,
+        "scores": {name: [score.as_json() for score in scores] for name, scores in table.items()},
+        "report": vars(report),
+    }
+
+
+def _plan(settings: ProbeSettings, recipe: Recipe) -> Report:
+    fits = len(settings.labels_per_class) * settings.draws
+    return Report(
+        headline="Plan of probe (nothing is written)",
+        text=f"features: raw, untrained and pre-trained {settings.network}"
+        f"{', trained with labels' if settings.supervised else ''}; pool {settings.pool}\n"
+        f"budgets {settings.labels_per_class}, {settings.draws} draws: at most {fits} draws of "
+        f"labels, {len(settings.l2_grid)} penalties and {len(settings.k_grid)} k each, "
+        f"seed {recipe.seed}",
+    )

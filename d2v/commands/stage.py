@@ -1,0 +1,169 @@
+"""What every stage does around its work: its folder, its settings, its second call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d2v.build import resolve_device
+from d2v.commands.options import Options
+from d2v.config import Loaded, as_yaml
+from d2v.config.load import flat
+from d2v.data.shards import Shards
+from d2v.engine.distributed import World, joined
+from d2v.engine.run_directory import RunDirectory, opened, stage_result
+from d2v.errors import UsageError
+from d2v.recipe import DataSet, Recipe
+from d2v.report import Report
+
+_HASHED_BELOW_BYTES = 2 * 10**9
+_FREE = (
+    "data.workers",
+    "data.verify",
+    "data.max_bad_fraction",
+    "data.num_train_samples",
+    "prepare.workers",
+    "pretrain.log_every",
+    "pretrain.keep_checkpoints",
+    "pretrain.checkpoint",
+    "pretrain.max_batch_per_device",
+    "pretrain.guards",
+    "probe.batch_size",
+)
+"""Settings that may change between two starts: they do not decide the result."""
+_SECTIONS = {
+    "prepare": ("name", "seed", "modality.name", "modality.store", "data", "prepare"),
+    "pretrain": ("name", "seed", "device", "modality", "encoder", "objective", "data", "pretrain"),
+    "probe": ("name", "seed", "device", "modality", "encoder", "data", "probe"),
+}
+"""Which settings decide a stage's result."""
+
+
+def stage_folder(loaded: Loaded[Recipe], options: Options, stage: str) -> Path:
+    """`<out>/<recipe name>/<stage>`."""
+    return options.out / loaded.name / stage
+
+
+def deciding_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """Dotted settings that decide the stage's result."""
+    return {
+        key: value
+        for key, value in flat(recipe.model_dump(mode="json"))
+        if _under(key, _SECTIONS[stage]) and not _under(key, _FREE)
+    }
+
+
+@contextmanager
+def working(
+    loaded: Loaded[Recipe], options: Options, stage: str, inputs: Mapping[str, Any]
+) -> Iterator[tuple[RunDirectory, Report | None]]:
+    """Own the stage's folder, and say what a finished stage had to report.
+
+    Yields:
+        The folder, and the earlier report where there is nothing left to do.
+
+    Raises:
+        UsageError: the folder is in use, or was started with other settings or inputs.
+    """
+    settings = deciding_settings(loaded.settings, stage)
+    folder = stage_folder(loaded, options, stage)
+    with opened(folder, fresh=options.fresh) as run:
+        run.check_same(settings, inputs)
+        result = run.result()
+        if result is not None:
+            yield run, finished_report(folder, result)
+            return
+        device = resolve_device(loaded.settings)
+        run.start(settings, inputs, as_yaml(loaded, with_origins=False), device)
+        yield run, None
+
+
+def finished_report(folder: Path, result: Mapping[str, Any]) -> Report:
+    """The earlier report, saying that nothing was done now."""
+    earlier = Report(**result["report"])
+    return Report(
+        headline=f"{folder} is already finished; nothing was done (--fresh starts over).",
+        columns=earlier.columns,
+        rows=earlier.rows,
+        highlight=earlier.highlight,
+        remarks=earlier.remarks,
+    )
+
+
+def need(recipe: Recipe, section: str, loaded: Loaded[Recipe]) -> Any:
+    """A stage's section of the recipe.
+
+    Raises:
+        UsageError: the recipe has none.
+    """
+    found = getattr(recipe, section)
+    if found is None:
+        raise UsageError(
+            f"{loaded.path} has no {section} section",
+            expected=f"a section `{section}:` with its settings",
+            remedy="Copy one from a shipped recipe: d2v recipes copy vision/digits .",
+        )
+    return found
+
+
+def shards_folder(loaded: Loaded[Recipe], options: Options, name: str, data: DataSet) -> Path:
+    """Where a data set's splits lie."""
+    if data.shards is not None:
+        return data.shards
+    return stage_folder(loaded, options, "prepare") / "shards" / name
+
+
+def open_split(recipe: Recipe, folder: Path, split: str) -> Shards:
+    """One split, checked as `data.verify` asks.
+
+    Raises:
+        UsageError: it is not there, damaged, or of a newer format.
+    """
+    verify = recipe.data.verify
+    if verify == "auto":
+        small = Shards.open(folder / split).num_bytes < _HASHED_BELOW_BYTES
+        verify = "hash" if small else "size"
+    return Shards.open(folder / split, verify=verify)
+
+
+def pretrain_result(loaded: Loaded[Recipe], options: Options) -> dict[str, Any] | None:
+    """What pre-training reported; None where it is not finished."""
+    return stage_result(stage_folder(loaded, options, "pretrain"))
+
+
+@contextmanager
+def this_world(recipe: Recipe) -> Iterator[World]:
+    """This process among those that torchrun or `--nproc` started; alone without them."""
+    with joined(
+        rank=int(os.environ.get("RANK", "0")),
+        size=int(os.environ.get("WORLD_SIZE", "1")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        device=resolve_device(recipe),
+    ) as world:
+        yield world
+
+
+def spare_workers(recipe: Recipe) -> int:
+    """Reading processes: as set, or one for each core that this process does not need."""
+    if recipe.data.workers is not None:
+        return recipe.data.workers
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) // processes
+    return min(8, max(0, cores - 1))
+
+
+def share_cores(num_workers: int) -> None:
+    """Leave the readers their cores: more threads than cores slow each other down badly."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        cores = len(os.sched_getaffinity(0)) // processes
+        torch.set_num_threads(max(1, cores - min(num_workers, cores // 2)))
+
+
+def _under(key: str, sections: tuple[str, ...]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)

@@ -1,0 +1,166 @@
+"""One stage's folder: its settings, its place in the world, its result, and one owner at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from d2v.engine.checkpoint import replace_durably
+from d2v.errors import D2VError, UsageError
+
+_PACKAGES = ("d2v", "torch", "torchvision", "timm", "numpy", "pillow", "webdataset")
+
+
+class RunDirectory:
+    """The folder of one stage of one run. Made by `opened`, which holds its lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def plots(self) -> Path:
+        """Folder for PNG files."""
+        folder = self.path / "plots"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished stage left; None where it is not finished."""
+        return _read_json(self.path / "result.json")
+
+    def check_same(self, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Refuse to go on with other settings or other inputs than the stage was started with.
+
+        Args:
+            settings: dotted key -> value, those that decide the result.
+            inputs: fingerprints of what the stage reads.
+
+        Raises:
+            UsageError: names every difference and the ways out.
+        """
+        started = _read_json(self.path / "started.json")
+        if started is None:
+            return
+        for kind, now in (("settings", settings), ("inputs", inputs)):
+            before = started.get(kind, {})
+            now = json.loads(json.dumps(now))  # tuples become lists, as in the file
+            differing = [
+                f"{key} {before.get(key)!r}, now it is {now.get(key)!r}"
+                for key in sorted({*before, *now})
+                if before.get(key) != now.get(key)
+            ]
+            if differing:
+                raise UsageError(
+                    f"{self.path} was started with {'; '.join(differing)}",
+                    remedy="Pass --fresh to start over, or choose another --out or name.",
+                )
+
+    def start(
+        self, settings: Mapping[str, Any], inputs: Mapping[str, Any], config: str, device: str
+    ) -> None:
+        """Write what the stage is about to do."""
+        replace_durably(self.path / "config.yaml", config.encode())
+        environment = {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "device": device,
+            "versions": {name: _version(name) for name in _PACKAGES},
+            "git_commit": _git_commit(),
+            "inputs": dict(inputs),
+        }
+        replace_durably(self.path / "environment.json", _json(environment))
+        replace_durably(self.path / "started.json", _json({"settings": settings, "inputs": inputs}))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result; from now on the stage is finished."""
+        replace_durably(self.path / "result.json", _json(result))
+
+
+@contextmanager
+def opened(path: Path, *, fresh: bool) -> Iterator[RunDirectory]:
+    """Own a stage's folder for the time of the block.
+
+    Args:
+        path: made where it is missing.
+        fresh: empty it first.
+
+    Raises:
+        UsageError: another process owns it, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path.parent / f".{path.name}.lock").open("w")
+    except OSError as error:
+        raise UsageError(
+            f"The run directory {path} cannot be made: {error.strerror}",
+            remedy="Choose another --out.",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"Another process is using {path}",
+                remedy="Wait for it, stop it, or choose another --out.",
+            ) from error
+        if fresh:
+            _empty(path)
+        yield RunDirectory(path)
+
+
+def stage_result(path: Path) -> dict[str, Any] | None:
+    """The result of a finished stage, without owning its folder."""
+    return _read_json(path / "result.json")
+
+
+def _empty(path: Path) -> None:
+    # The result goes first: a kill in between must not leave a folder that looks finished.
+    (path / "result.json").unlink(missing_ok=True)
+    for child in path.iterdir():
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise D2VError(
+            f"{path} is damaged: {error}", remedy="Pass --fresh to start this stage over."
+        ) from error
+    return content
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, default=str) + "\n").encode()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this code runs from; None for an installed wheel."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None

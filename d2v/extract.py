@@ -1,0 +1,79 @@
+"""Frozen features of whole splits."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from d2v.build import FrozenEncoder
+from d2v.core.features import Pool, pooled_features
+from d2v.core.probing import FeatureSet
+from d2v.data.loader import read_split
+from d2v.data.shards import Shards
+from d2v.errors import D2VError
+from d2v.modalities import Modality
+from d2v.types import Batch
+
+FeatureFunction = Callable[[Batch], Tensor]
+"""Batch -> (B, F)."""
+
+
+def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) -> FeatureFunction:
+    """The features of a frozen encoder as a function of a batch."""
+    device = next(frozen.encoder.parameters()).device
+
+    def features(batch: Batch) -> Tensor:
+        return pooled_features(
+            frozen.frontend, frozen.encoder, batch.to(device), pool=pool, block=block
+        )
+
+    return features
+
+
+def baseline_features(modality: Modality, name: str) -> FeatureFunction:
+    """One of the modality's features that need no training."""
+    return lambda batch: modality.baseline_features(batch)[name]
+
+
+def extract(
+    shards: Shards,
+    modality: Modality,
+    function: FeatureFunction,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    limit: int | None = None,
+    max_bad_fraction: float = 0.0,
+) -> FeatureSet:
+    """Features and labels of a split's labelled samples, in stored order.
+
+    Args:
+        shards: the split.
+        modality: decodes and collates.
+        function: what to compute.
+        batch_size: samples at once.
+        num_workers: processes that read ahead.
+        limit: only so many samples, evenly spaced.
+        max_bad_fraction: share of unusable samples that is tolerated.
+
+    Raises:
+        D2VError: too many unusable samples.
+    """
+    features, labels = [], []
+    for batch in read_split(
+        shards, modality, batch_size=batch_size, num_workers=num_workers, limit=limit
+    ):
+        assert batch.labels is not None
+        features.append(function(batch))
+        labels.append(batch.labels)
+    wanted = len(shards) if limit is None else min(limit, len(shards))
+    found = sum(len(part) for part in labels)
+    if wanted - found > max_bad_fraction * wanted:
+        raise D2VError(
+            f"{wanted - found} of {wanted} samples in {shards.folder} cannot be used",
+            expected=f"at most {max_bad_fraction * wanted:g} (data.max_bad_fraction)",
+            remedy="Run `d2v prepare RECIPE --check`, mend the data, or raise the limit.",
+        )
+    every, label = torch.cat(features), torch.cat(labels)
+    known = label >= 0
+    return FeatureSet(features=every[known.to(every.device)], labels=label[known].to(every.device))
