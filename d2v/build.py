@@ -103,7 +103,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
 
 def resolve_device(recipe: Recipe) -> str:
-    """ "cuda" or "cpu".
+    """Where to compute: "cuda" or "cpu".
 
     Raises:
         UsageError: a GPU is asked for and there is none.
