@@ -119,14 +119,14 @@ def resolve_device(recipe: Recipe) -> str:
 def resolve_precision(
     asked: Literal["auto", "float32", "bfloat16"], encoder: EncoderSettings, device: str
 ) -> Literal["float32", "bfloat16"]:
-    """auto: bfloat16 on a GPU that has it and on a CPU with AMX and a wide encoder."""
+    """auto: bfloat16 on a GPU or CPU that multiplies it in hardware, from a width where it pays."""
     if asked != "auto":
         return asked
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    pays = bool(capabilities.get("amx_bf16")) and encoder.dim >= _MIN_BFLOAT16_DIM
-    return "bfloat16" if pays else "float32"
+    in_hardware = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    return "bfloat16" if in_hardware and encoder.dim >= _MIN_BFLOAT16_DIM else "float32"
 
 
 def choose_attention(model: Data2Vec, device: str) -> None:

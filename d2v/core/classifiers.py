@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _KNN_TEMPERATURE = 0.07
-_QUERIES_AT_ONCE = 1024
+_SIMILARITIES_AT_ONCE = 1 << 27
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def knn_predictions(
     train, queries = F.normalize(train, dim=1), F.normalize(queries, dim=1)
     most = min(max(ks), len(train))
     found: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for some in queries.split(_QUERIES_AT_ONCE):
+    for some in queries.split(max(1, min(1024, _SIMILARITIES_AT_ONCE // len(train)))):
         similarity, nearest = (some @ train.T).topk(most, dim=1)  # (q, most)
         weights = ((similarity - 1) / _KNN_TEMPERATURE).exp()
         votes = F.one_hot(labels[nearest], num_classes) * weights.unsqueeze(-1)  # (q, most, C)
