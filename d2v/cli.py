@@ -153,7 +153,6 @@ def run(
         chosen = chosen_stages(stages)
         loaded = _load(recipe, overrides, print_config)
         options = _options(out, dry_run, fresh, quiet, verbose, nproc=nproc, stages=chosen)
-        _launch(options)
         from d2v.commands import run as command
 
         _show(command.run(loaded, options, tell=_show))

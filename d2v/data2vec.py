@@ -116,7 +116,7 @@ class Data2Vec(Objective):
         """Sum over masked tokens of the loss over channels. (M, D), (M, D) -> scalar."""
         dim = target.shape[-1]
         scale = {"mean": 1 / dim, "inv_sqrt_dim": 1 / math.sqrt(dim), "sum": 1.0}
-        loss = regression_loss(prediction.float(), target, beta=self.settings.beta)
+        loss = regression_loss(prediction.to(target.dtype), target, beta=self.settings.beta)
         return loss.sum() * scale[self.settings.channel_reduction]
 
     def after_update(self, step: int) -> dict[str, float]:

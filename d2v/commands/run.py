@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,12 +10,11 @@ from d2v.commands import prepare, pretrain, probe
 from d2v.commands.options import Options
 from d2v.commands.stage import stage_folder
 from d2v.config import Loaded
+from d2v.engine.launch import launch
 from d2v.engine.run_directory import stage_result
 from d2v.errors import UsageError
 from d2v.recipe import Recipe
 from d2v.report import Report
-
-_STAGES = {"prepare": prepare.run, "pretrain": pretrain.run, "probe": probe.run}
 
 
 def run(
@@ -30,6 +30,12 @@ def run(
     Returns:
         The last stage's report.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            "d2v run was started in several processes",
+            expected="one process: only pre-training is shared out",
+            remedy="Use `d2v run --nproc N`, or `torchrun ... -m d2v pretrain RECIPE`.",
+        )
     recipe = loaded.settings
     there = [name for name in _STAGES if getattr(recipe, name) is not None]
     stages = [name for name in there if not options.stages or name in options.stages]
@@ -41,7 +47,9 @@ def run(
     done_before = [name for name in stages if stage_result(stage_folder(loaded, options, name))]
     reports = []
     for name in stages:
-        reports.append(_STAGES[name](loaded, options))
+        parallel = name == "pretrain" and options.nproc > 1 and not options.dry_run
+        stage = _pretrain_in_parallel if parallel else _STAGES[name]
+        reports.append(stage(loaded, options))
         if name != stages[-1]:
             tell(reports[-1])
     if done_before == stages and not options.fresh and not options.dry_run:
@@ -51,3 +59,21 @@ def run(
             "nothing was done (--fresh starts over).",
         )
     return reports[-1]
+
+
+def _pretrain_in_parallel(loaded: Loaded[Recipe], options: Options) -> Report:
+    """The pretrain command in `nproc` processes; it shows its own report.
+
+    Raises:
+        SystemExit: with the code of the process that failed; it has told its error already.
+    """
+    flags = ["--fresh"] * options.fresh + ["-q"] * (options.verbosity < 0)
+    flags += ["-v"] * (options.verbosity > 0)
+    recipe = [str(loaded.path), f"name={loaded.name}", *loaded.overrides]
+    code = launch(["pretrain", *recipe, "--out", str(options.out), *flags], options.nproc)
+    if code:
+        raise SystemExit(code)
+    return Report(headline=f"Pre-training in {options.nproc} processes is done.")
+
+
+_STAGES = {"prepare": prepare.run, "pretrain": pretrain.run, "probe": probe.run}

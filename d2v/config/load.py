@@ -32,12 +32,14 @@ class Loaded(Generic[T]):
         path: the recipe's file.
         origins: dotted key of every leaf -> "default", the file that set it
             (`conf/encoder/vit-tiny.yaml`), "file name" or "command line".
+        overrides: KEY=VALUE as given, for starting the same recipe in another process.
     """
 
     settings: T
     name: str
     path: Path
     origins: dict[str, str]
+    overrides: tuple[str, ...] = ()
 
 
 def load_recipe(recipe: str, overrides: Sequence[str], schema: type[T]) -> Loaded[T]:
@@ -62,6 +64,7 @@ def load_recipe(recipe: str, overrides: Sequence[str], schema: type[T]) -> Loade
         name=str(named.values.get("name", file_name)),
         path=path,
         origins={key: named.origin(key) for key, _ in leaves},
+        overrides=tuple(overrides),
     )
 
 

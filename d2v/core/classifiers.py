@@ -3,6 +3,7 @@
 Letters: N samples, Q queries, F width of a feature, C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,22 +27,28 @@ class Logistic:
 
 
 def fit_logistic(
-    features: Tensor, labels: Tensor, *, num_classes: int, l2: float, max_iterations: int = 200
-) -> Logistic:
+    features: Tensor,
+    labels: Tensor,
+    *,
+    num_classes: int,
+    penalties: Sequence[float],
+    max_iterations: int = 200,
+) -> list[Logistic]:
     """Multinomial logistic regression: minimises sum of cross entropies + l2 / 2 * |weight|^2.
 
-    With fewer samples than features the search runs in the samples' span, where the solution lies
-    (representer theorem): the same answer for a fraction of the work.
+    One classifier for each l2 in `penalties`; each search starts from the next larger penalty's
+    answer. With fewer samples than features it runs in the samples' span, where the solution lies
+    (representer theorem). Both give the same answers for a fraction of the work.
 
     Args:
         features: (N, F) float.
         labels: (N,) int64, 0..C-1.
         num_classes: C.
-        l2: penalty on the weights, not on the biases; scikit-learn's 1 / C.
-        max_iterations: of L-BFGS.
+        penalties: on the weights, not on the biases; each is scikit-learn's 1 / C.
+        max_iterations: of L-BFGS, for each penalty.
 
     Returns:
-        The classifier.
+        The classifiers, in the order of `penalties`.
     """
     basis: Tensor | None = None
     x = features
@@ -50,6 +57,20 @@ def fit_logistic(
         x, basis = u * s, v  # features = x @ basis, with orthonormal rows of basis
     weight = x.new_zeros(x.shape[1], num_classes, requires_grad=True)
     bias = x.new_zeros(num_classes, requires_grad=True)
+    found: dict[float, Logistic] = {}
+    for l2 in sorted(penalties, reverse=True):
+        _minimise(x, labels, weight, bias, l2, max_iterations)
+        solution = weight.detach().clone()
+        found[l2] = Logistic(
+            weight=solution if basis is None else basis.T @ solution, bias=bias.detach().clone()
+        )
+    return [found[l2] for l2 in penalties]
+
+
+def _minimise(
+    x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, l2: float, max_iterations: int
+) -> None:
+    """Move weight and bias to the minimum, in place."""
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iterations,
@@ -67,8 +88,6 @@ def fit_logistic(
 
     with torch.enable_grad():
         optimizer.step(closure)
-    found = weight.detach()
-    return Logistic(weight=found if basis is None else basis.T @ found, bias=bias.detach())
 
 
 def knn_predictions(

@@ -46,12 +46,13 @@ def pooled_features(
         return data.flatten(1)
     if pool == "cls":
         return x[:, 0].float()
-    mean = _mean(data, None if tokens.padding is None else tokens.padding[:, first:])
+    mean = mean_over_tokens(data, None if tokens.padding is None else tokens.padding[:, first:])
     return mean if pool == "mean" else torch.cat([mean, x[:, 0].float()], dim=1)
 
 
-def _mean(x: Tensor, padding: Tensor | None) -> Tensor:
+def mean_over_tokens(x: Tensor, padding: Tensor | None) -> Tensor:
+    """(B, T, D) -> (B, D), over the tokens that hold data; padding (B, T) is True elsewhere."""
     if padding is None:
         return x.mean(1)
-    keep = (~padding).unsqueeze(-1).float()
+    keep = (~padding).unsqueeze(-1).to(x.dtype)
     return (x * keep).sum(1) / keep.sum(1).clamp_min(1)

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from d2v.settings import Settings
 
@@ -20,7 +20,9 @@ def _normalised_duration(value: object) -> str:
         raise ValueError(f"'{value}' is none of: 1000, '1000 steps', '10 epochs', '5 %'")
     number, unit = match.group(1), match.group(2) or "steps"
     unit = unit if unit == "%" else unit.rstrip("s") + "s"
-    if unit == "steps" and float(number) != int(float(number)):
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{number} is too large")
+    if unit == "steps" and not float(number).is_integer():
         raise ValueError(f"{number} is not a whole number of steps")
     return f"{number} {unit}"
 
@@ -54,11 +56,11 @@ class LearningRateSettings(Settings):
     """cosine: to `final_scale`; tri_stage: warm-up, hold, then exponential or linear decay."""
     warmup: Duration = "5 %"
     """Linear rise to the peak."""
-    warmup_start_scale: float = 0.0
+    warmup_start_scale: float = Field(0.0, ge=0, le=1)
     """Where the warm-up starts, as a share of the peak (tri-stage of the paper: 0.01)."""
     hold: Duration = "0 steps"
     """Tri-stage: time at the peak after warm-up."""
-    final_scale: float = 0.005
+    final_scale: float = Field(0.005, ge=0, le=1)
     """Where the decay ends, as a share of the peak (published ViT-B: 1e-5 / 2e-3)."""
 
 
@@ -97,9 +99,9 @@ class TauSettings(Settings):
 
     schedule: Literal["constant", "linear"] = "constant"
     """constant: `tau_e` throughout, as in the published vision runs; linear: tau_0 to tau_e."""
-    tau_0: float = 0.999
+    tau_0: float = Field(0.999, ge=0, le=1)
     """Decay at update 0 (linear only)."""
-    tau_e: float = 0.9998
+    tau_e: float = Field(0.9998, ge=0, le=1)
     """Decay at the end."""
     tau_n: Duration = "100 %"
     """When the linear rise ends."""

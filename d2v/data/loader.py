@@ -6,17 +6,20 @@ Worker processes, ranks and restarts change who reads a sample, never which samp
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from d2v.core.seeding import generator_for
+from d2v.data.order import MicroBatchOrder, Share
 from d2v.data.shards import Shards
 from d2v.errors import BadSampleError, D2VError, UsageError
 from d2v.types import Batch, Mask
+
+_T = TypeVar("_T")
 
 
 class Reader(Protocol):
@@ -44,32 +47,6 @@ class Read:
     def pin_memory(self) -> "Read":
         """Copy to page-locked memory, from where copies to a GPU do not wait."""
         return replace(self, batch=self.batch.pin_memory(), mask=self.mask.pin_memory())
-
-
-def epoch_order(
-    num_samples: int, *, seed: int, epoch: int
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The order of all samples in one epoch: (num_samples,) int64, a permutation."""
-    generator = generator_for("order", seed, epoch)
-    return torch.randperm(num_samples, generator=generator).numpy()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which part of each global batch this process reads, and in how many pieces.
-
-    A global batch holds `micro * world_size * accumulation` samples.
-    """
-
-    micro: int
-    accumulation: int = 1
-    rank: int = 0
-    world_size: int = 1
-
-    @property
-    def batch_size(self) -> int:
-        """Samples of one update over all processes."""
-        return self.micro * self.accumulation * self.world_size
 
 
 class TrainLoader:
@@ -126,15 +103,18 @@ class TrainLoader:
         num_workers = 0 if in_this_process else self.num_workers
         loader = DataLoader(
             self.dataset,
-            sampler=_Order(self, start_step),
+            sampler=MicroBatchOrder(
+                len(self.shards), self.share, seed=self.seed, start_step=start_step
+            ),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_unchanged,
             pin_memory=self.pin,
             worker_init_fn=_start_worker,
             prefetch_factor=4 if num_workers else None,
+            generator=_own_generator(self.seed),
         )
-        for read in loader:
+        for read in _received(loader):
             for sample, reason in read.problems:
                 self._note(sample, reason)
             yield read.batch, read.mask
@@ -185,39 +165,29 @@ def read_split(
         num_workers=num_workers,
         collate_fn=_unchanged,
         worker_init_fn=_start_worker,
+        generator=_own_generator(0),
     )
-    for batch in loader:
+    for batch in _received(loader):
         if batch is not None:
             yield batch
 
 
-class _Order(Sampler[tuple[int, list[int]]]):
-    """(epoch, sample numbers) of this rank's micro-batches."""
+class _Samples(Dataset[Read | D2VError]):
+    """Reads, decodes, collates and masks one micro-batch; runs in a worker.
 
-    def __init__(self, loader: TrainLoader, start_step: int) -> None:
-        self.loader, self.start_step = loader, start_step
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        loader, share = self.loader, self.loader.share
-        epoch, position = divmod(self.start_step, loader.steps_per_epoch)
-        while True:
-            order = epoch_order(len(loader.shards), seed=loader.seed, epoch=epoch)
-            for step in range(position, loader.steps_per_epoch):
-                for piece in range(share.accumulation):
-                    offset = (piece * share.world_size + share.rank) * share.micro
-                    first = step * share.batch_size + offset
-                    yield epoch, order[first : first + share.micro].tolist()
-            epoch, position = epoch + 1, 0
-
-
-class _Samples(Dataset[Read]):
-    """Reads, decodes, collates and masks one micro-batch; runs in a worker."""
+    An error is handed over as a value: raised here, torch would put its traceback into the message.
+    """
 
     def __init__(self, shards: Shards, reader: Reader, seed: int) -> None:
         self.shards, self.reader, self.seed = shards, reader, seed
 
-    def __getitem__(self, key: tuple[int, list[int]]) -> Read:
-        epoch, numbers = key
+    def __getitem__(self, key: tuple[int, list[int]]) -> Read | D2VError:
+        try:
+            return self._read(*key)
+        except D2VError as error:
+            return error
+
+    def _read(self, epoch: int, numbers: list[int]) -> Read:
         examples, used, problems = [], [], []
         for number in numbers:
             generator = generator_for("augment", self.seed, epoch, number)
@@ -236,13 +206,19 @@ class _Samples(Dataset[Read]):
         return Read(batch=batch, mask=self.reader.sample_mask(batch, generators), problems=problems)
 
 
-class _Unchanged(Dataset[Batch | None]):
+class _Unchanged(Dataset[Batch | D2VError | None]):
     """Reads one batch without randomness."""
 
     def __init__(self, shards: Shards, reader: Reader) -> None:
         self.shards, self.reader = shards, reader
 
-    def __getitem__(self, numbers: list[int]) -> Batch | None:
+    def __getitem__(self, numbers: list[int]) -> Batch | D2VError | None:
+        try:
+            return self._read(numbers)
+        except D2VError as error:
+            return error
+
+    def _read(self, numbers: list[int]) -> Batch | None:
         examples, used = [], []
         for number in numbers:
             try:
@@ -261,11 +237,37 @@ def _numbered(batch: Batch, shards: Shards, numbers: list[int]) -> Batch:
     )
 
 
+def _received(loader: "DataLoader[_T | D2VError]") -> Iterator[_T]:
+    """What the workers hand over; their errors are raised here, in the main process."""
+    try:
+        for value in loader:
+            if isinstance(value, D2VError):
+                raise value
+            yield value
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise D2VError(
+            f"A process that reads data ended unexpectedly: {str(error).splitlines()[0]}",
+            remedy="Most often the memory is full: lower data.workers or the batch size, then "
+            "start the same command again.",
+        ) from error
+
+
+def _own_generator(seed: int) -> Generator:
+    """Without one, starting a DataLoader draws from the main process's global generator."""
+    return generator_for("workers", seed)
+
+
 def _unchanged(value: object) -> object:
     return value
 
 
 def _start_worker(number: int) -> None:
-    """Ctrl-C is the main process's business; it ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals are the main process's business, also those sent to the whole process group.
+
+    It ends its workers itself, after the step it is in and the checkpoint.
+    """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     torch.set_num_threads(1)

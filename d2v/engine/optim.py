@@ -11,6 +11,7 @@ from d2v.settings import Settings
 
 _BLOCK = re.compile(r"encoder\.blocks\.(\d+)\.")
 _NEVER_DECAYED = ("cls_token", "mask_token", "positions")
+_SHARED_BY_BLOCKS = "relative_position_bias_table"
 
 
 class OptimizerSettings(Settings):
@@ -39,14 +40,15 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
 
     Parameters of one dimension or less (norms, biases, layer scales, CLS, mask vector) and learned
     positions have no decay. With `layer_decay` d, block i of L (0-based) learns at d ** (L - i),
-    the frontend at d ** (L + 1), all above the blocks at 1 (reference section 3, layer-wise decay).
+    the frontend at d ** (L + 1), all above the blocks at 1, and so does the relative table, which
+    every block reads (reference section 3.1, layer-wise decay).
 
     Args:
         model: its trainable parameters are grouped; blocks are named `encoder.blocks.N.`.
         settings: decay and layer decay.
 
     Returns:
-        Groups with `params`, `names`, `weight_decay` (0 or 1, a factor) and `lr_scale`.
+        Groups with `params`, `names`, `decayed` and `lr_scale`.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     blocks = [int(found.group(1)) for name, _ in named if (found := _BLOCK.search(name))]
@@ -68,7 +70,9 @@ def _layer(name: str, depth: int) -> int:
     found = _BLOCK.search(name)
     if found:
         return int(found.group(1)) + 1
-    return 0 if name.startswith("frontend.") else depth + 1
+    if name.startswith("frontend.") and not name.endswith(_SHARED_BY_BLOCKS):
+        return 0
+    return depth + 1
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:

@@ -1,10 +1,11 @@
-"""Classification with labels: encoder, mean over tokens, one linear layer, cross entropy."""
+"""Classification with labels: encoder, mean over tokens with data, one linear layer, cross entropy."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from d2v.core.encoder import Encoder, initialise_linear
+from d2v.core.features import mean_over_tokens
 from d2v.types import Batch, Frontend, Guard, Loss, Mask, Objective
 
 
@@ -20,7 +21,9 @@ class Classify(Objective):
         """Cross entropy summed over labelled samples."""
         assert batch.labels is not None
         tokens = self.frontend(self.frontend.features(batch), None)
-        pooled = self.encoder(tokens).last[:, tokens.num_prefix :].mean(1)  # (B, D)
+        first = tokens.num_prefix
+        padding = None if tokens.padding is None else tokens.padding[:, first:]
+        pooled = mean_over_tokens(self.encoder(tokens).last[:, first:], padding)  # (B, D)
         logits = self.head(pooled).float()
         total = F.cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum")
         known = batch.labels >= 0
