@@ -12,7 +12,7 @@ from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
 from d2v.data2vec import Data2Vec
 from d2v.engine.checkpoint import Checkpoint, load_checkpoint, load_latest
-from d2v.engine.loop import check_identity
+from d2v.engine.identity import check_identity
 from d2v.errors import UsageError
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe

@@ -44,6 +44,7 @@ def extract(
     num_workers: int = 0,
     limit: int | None = None,
     max_bad_fraction: float = 0.0,
+    on_problem: Callable[[str], None] = lambda text: None,
 ) -> FeatureSet:
     """Features and labels of a split's labelled samples, in stored order.
 
@@ -55,9 +56,10 @@ def extract(
         num_workers: processes that read ahead.
         limit: only so many samples, evenly spaced.
         max_bad_fraction: share of unusable samples that is tolerated.
+        on_problem: told how many samples are unusable, if there are any.
 
     Raises:
-        D2VError: too many unusable samples.
+        D2VError: too many unusable samples, or nothing but those.
     """
     features, labels = [], []
     for batch in read_split(
@@ -68,12 +70,15 @@ def extract(
         labels.append(batch.labels)
     wanted = len(shards) if limit is None else min(limit, len(shards))
     found = sum(len(part) for part in labels)
-    if wanted - found > max_bad_fraction * wanted:
-        raise D2VError(
-            f"{wanted - found} of {wanted} samples in {shards.folder} cannot be used",
-            expected=f"at most {max_bad_fraction * wanted:g} (data.max_bad_fraction)",
-            remedy="Run `d2v prepare RECIPE --check`, mend the data, or raise the limit.",
-        )
+    if found < wanted:
+        text = f"{wanted - found} of {wanted} samples in {shards.folder} cannot be used"
+        if wanted - found > max_bad_fraction * wanted or not found:
+            raise D2VError(
+                text,
+                expected=f"at most {max_bad_fraction * wanted:g} (data.max_bad_fraction)",
+                remedy="Run `d2v prepare RECIPE --check`, mend the data, or raise the limit.",
+            )
+        on_problem(text)
     every, label = torch.cat(features), torch.cat(labels)
     known = label >= 0
     return FeatureSet(features=every[known.to(every.device)], labels=label[known].to(every.device))

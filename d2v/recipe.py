@@ -1,9 +1,10 @@
 """A recipe: one experiment, all its sections."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from d2v.core.encoder import EncoderSettings
 from d2v.core.probing import ProbeSettings
@@ -12,6 +13,8 @@ from d2v.data2vec import Data2VecSettings
 from d2v.engine.job import TrainSettings
 from d2v.modalities import ModalitySettings, SourceSettings
 from d2v.settings import Settings
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 
 
 class DataSet(SourceSettings):
@@ -48,11 +51,25 @@ class PretrainSettings(TrainSettings):
     probe_samples: int = Field(5000, ge=100)
     """Train samples that the kNN score during training compares with."""
 
+    @field_validator("steps", "checkpoint_every")
+    @classmethod
+    def _above_zero(cls, duration: str) -> str:
+        if float(duration.split()[0]) == 0:
+            raise ValueError("must be more than 0")
+        return duration
+
+    @field_validator("steps")
+    @classmethod
+    def _not_of_itself(cls, duration: str) -> str:
+        if duration.endswith("%"):
+            raise ValueError("the length of the run cannot be a share of itself: steps or epochs")
+        return duration
+
 
 class Recipe(Settings):
     """One experiment, from raw data to scores."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*$")
+    name: str
     """Names the run directory; slashes make folders."""
     seed: int = Field(0, ge=0)
     """Fixes every random draw of the run."""
@@ -65,6 +82,16 @@ class Recipe(Settings):
     prepare: PrepareSettings | None = None
     pretrain: PretrainSettings | None = None
     probe: ProbeSettings | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "a name is letters, digits, _ - and . (not in front), in parts separated by /; it "
+                "names the run directory"
+            )
+        return name
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":

@@ -48,7 +48,7 @@ def complain(message: str, *, label: str = "Error") -> None:
 
     console = Console(stderr=True, highlight=False)
     colour = "bold red" if label == "Error" else "bold yellow"
-    text = Text.assemble((f"{label}:", colour), " ", message)
+    text = Text.assemble((f"{label}:", colour), " ", _printable(message))
     console.print(text, soft_wrap=not console.is_terminal)
 
 
@@ -60,13 +60,13 @@ def show(report: Report) -> None:
     console = Console(highlight=False)
     whole = not console.is_terminal
     if report.headline:
-        console.print(Text(report.headline, style="bold"), soft_wrap=whole)
+        console.print(Text(_printable(report.headline), style="bold"), soft_wrap=whole)
     if report.text:
-        console.print(Text(report.text), soft_wrap=True)
+        console.print(Text(_printable(report.text)), soft_wrap=True)
     if report.columns:
         _print_table(report, plain=whole)
     for remark in report.remarks:
-        console.print(Text(remark), soft_wrap=whole)
+        console.print(Text(_printable(remark)), soft_wrap=whole)
 
 
 def _print_table(report: Report, *, plain: bool) -> None:
@@ -81,9 +81,17 @@ def _print_table(report: Report, *, plain: bool) -> None:
         table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=plain)
     for number, row in enumerate(report.rows):
         style = "bold" if number == report.highlight else None
-        table.add_row(*map(Text, row), style=style)  # Text: a cell may contain [brackets]
+        cells = [Text(_printable(cell)) for cell in row]  # Text: a cell may contain [brackets]
+        table.add_row(*cells, style=style)
     console = Console(highlight=False, width=100_000) if plain else Console(highlight=False)
     console.print(table, soft_wrap=plain)
+
+
+def _printable(text: str) -> str:
+    """File and class names may hold anything: no control codes, no bytes that are no text."""
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
+    )
 
 
 def _explanation(error: Exception) -> str:

@@ -14,7 +14,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def normal(seed: int, *shape: int) -> Tensor:
     """Standard normal float64."""
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def tail_padding(lengths: list[int], num_tokens: int) -> Tensor:

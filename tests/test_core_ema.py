@@ -1,6 +1,4 @@
-"""Proves: the teacher is the moving average of reference section 1.1, moved once an optimiser
-update however many micro-batches it took.
-"""
+"""Proves: the teacher is the moving average of reference section 1.1, one move an update."""
 
 from collections.abc import Iterator
 from pathlib import Path

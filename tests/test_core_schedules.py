@@ -1,5 +1,6 @@
-"""Proves: learning rate, weight decay and tau follow the formulas of reference sections 1.1 and 7,
-and a duration means what it says or is refused.
+"""Proves: learning rate, weight decay and tau follow the formulas of reference 1.1 and 7.
+
+A duration means what it says or is refused.
 """
 
 import math

@@ -1,5 +1,6 @@
-"""Proves: targets are the normalised mean of normalised features, and the loss has the meaning of
-reference sections 1.2 and 1.3, for every feature, norm and beta, with padding and without.
+"""Proves: targets and loss are those of reference sections 1.2 and 1.3.
+
+For every feature, norm and beta, with padding and without.
 """
 
 import itertools
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from d2v.core.encoder import Encoded
 from d2v.core.targets import TargetFeature, TargetNorm, average_top_k, normalise, regression_loss
 from d2v.types import Tokens
 from tests.maths_case import normal, tail_padding, tiny_encoder
@@ -26,11 +28,11 @@ def slow_normalise(x: Tensor, norm: str, padding: Tensor) -> Tensor:
     """Each place minus the mean of its group, over sqrt(biased variance + 1e-5)."""
     if norm == "none":
         return x
-    group_of = {"layer": lambda p: p[:2], "instance": lambda p: (p[0], p[2]), "batch": lambda p: p[2]}
     groups: dict[object, list[Place]] = {}
     for b, t, d in itertools.product(*map(range, x.shape)):
         if not padding[b, t]:
-            groups.setdefault(group_of[norm]((b, t, d)), []).append((b, t, d))
+            group = {"layer": (b, t), "instance": (b, d), "batch": d}[norm]
+            groups.setdefault(group, []).append((b, t, d))
     out = torch.zeros_like(x)
     for places in groups.values():
         values = [float(x[place]) for place in places]
@@ -52,7 +54,8 @@ def features_of(feature: TargetFeature, padding: Tensor | None) -> list[Tensor]:
     """Two real features of a post-norm encoder, where all four kinds differ."""
     with torch.no_grad():
         tokens = Tokens(values=normal(3, SAMPLES, LENGTH, DIM), padding=padding)
-        return tiny_encoder(norm_position="post")(tokens, feature, 2).features
+        encoded: Encoded = tiny_encoder(norm_position="post")(tokens, feature, 2)
+        return encoded.features
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
@@ -133,9 +136,9 @@ def test_loss__equals_plain_loops_in_value_and_gradient(beta: float) -> None:
     (gradient,) = torch.autograd.grad(loss.sum(), prediction)
     branches = set()
     for place in itertools.product(range(7), range(5)):
-        p, y = float(prediction[place]), float(target[place])
+        p, y = prediction[place].item(), target[place].item()
         value, slope = slow_loss(p, y, beta)
-        assert float(loss[place]) == pytest.approx(value, rel=1e-12)
+        assert loss[place].item() == pytest.approx(value, rel=1e-12)
         assert float(gradient[place]) == pytest.approx(slope, rel=1e-12)
         branches.add(abs(p - y) < beta)
     assert beta in (0, 4) or branches == {True, False}, "both branches are tested"

@@ -9,14 +9,18 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from d2v.commands.options import Options
-from d2v.commands.stage import need, shards_folder, working
+from d2v.commands.stage import need, shards_folder, stage_folder, working
 from d2v.config import Loaded
 from d2v.data.prepare import PrepareProgress, PrepareSummary, prepare
-from d2v.data.shards import check
+from d2v.data.shards import Shards, check
+from d2v.engine.run_directory import RunDirectory
 from d2v.errors import D2VError, UsageError
-from d2v.modalities import build_modality
+from d2v.modalities import Modality, build_modality
 from d2v.recipe import DataSet, Recipe
 from d2v.report import Report
+
+_REASONS = 5
+"""Rejections are shown for so many reasons, the commonest first."""
 
 
 def run(loaded: Loaded[Recipe], options: Options) -> Report:
@@ -24,16 +28,21 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     recipe = loaded.settings
     settings = need(recipe, "prepare", loaded)
     modality = build_modality(recipe.modality)
-    sets = _sets_to_prepare(recipe)
-    folders = {name: shards_folder(loaded, options, name, data) for name, data in sets.items()}
+    if options.check and options.fresh:
+        raise UsageError("--check and --fresh exclude each other", remedy="Drop one of them")
     if options.check:
         return _check(recipe, loaded, options)
+    sets = _sets_to_prepare(recipe)
+    folders = {name: shards_folder(loaded, options, name, data) for name, data in sets.items()}
+    place = stage_folder(loaded, options, "prepare")
     if options.dry_run:
-        for data in sets.values():
-            next(iter(modality.read_source(data)))  # refuses a source that makes no sense
+        _check_sources(modality, [data for data in sets.values() if data.source], place)
         return _plan(sets, folders, recipe)
+    if options.fresh or not (place / "result.json").exists():
+        _check_sources(modality, list(sets.values()), place)
     with working(loaded, options, "prepare", {}) as (stage, done):
         if done is not None:
+            _still_there(stage, folders)
             return done
         summaries = {}
         for name, data in sets.items():
@@ -50,6 +59,34 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         data_json = {name: summary.as_json() for name, summary in summaries.items()}
         stage.finish({"sets": data_json, "report": vars(report)})
     return report
+
+
+def _check_sources(modality: Modality, sets: list[DataSet], place: Path) -> None:
+    """Refuse a source that makes no sense before anything is made or, with --fresh, removed."""
+    for data in sets:
+        next(iter(modality.read_source(data)), None)
+        source = Path(data.source or "").expanduser()
+        if source.is_dir() and place.resolve().is_relative_to(source.resolve()):
+            raise UsageError(
+                f"The run directory {place} lies inside the source {source}",
+                expected="a place outside it: what a run writes would become its own input",
+                remedy="Choose another --out.",
+            )
+
+
+def _still_there(stage: RunDirectory, folders: dict[str, Path]) -> None:
+    """Refuse to call a preparation finished whose shards were moved away or cut since."""
+    result = stage.result()
+    assert result is not None
+    for name, folder in folders.items():
+        for split in result["sets"][name]["splits"]:
+            try:
+                Shards.open(folder / split)
+            except UsageError as error:
+                raise UsageError(
+                    f"{stage.path} is finished, but {error.happened}",
+                    remedy="Copy the shards back, or pass --fresh to prepare them again.",
+                ) from error
 
 
 def _sets_to_prepare(recipe: Recipe) -> dict[str, DataSet]:
@@ -73,10 +110,13 @@ def _report(summaries: dict[str, PrepareSummary], folders: dict[str, Path]) -> R
         remarks.append(
             f"{name}: {summary.total:,} inputs = {summary.stored:,} stored + "
             f"{summary.rejected:,} rejected + {summary.dropped:,} dropped; "
-            f"{summary.duplicates:,} exact duplicates; {len(summary.classes)} classes."
+            f"{summary.duplicates:,} exact duplicates; {len(summary.classes) or 'no'} "
+            f"{'class' if len(summary.classes) == 1 else 'classes'}."
         )
-        for reason, count in list(summary.reasons.items())[:5]:
-            remarks.append(f"  rejected {count:,}: {reason}")
+        reasons = list(summary.reasons.items())
+        remarks += [f"  rejected {count:,}: {reason}" for reason, count in reasons[:_REASONS]]
+        if rest := reasons[_REASONS:]:
+            remarks.append(f"  rejected {sum(count for _, count in rest):,}: for other reasons")
         if summary.rejected or summary.duplicates:
             remarks.append(f"  see rejected.jsonl and duplicates.jsonl in {folders[name]}")
         if len(summary.classes) == 1:
@@ -90,7 +130,10 @@ def _report(summaries: dict[str, PrepareSummary], folders: dict[str, Path]) -> R
 
 
 def _plan(sets: dict[str, DataSet], folders: dict[str, Path], recipe: Recipe) -> Report:
-    lines = [f"{name}: {data.source} -> {folders[name]}" for name, data in sets.items()]
+    lines = [
+        f"{name}: {data.source or 'not set yet (data.source=PATH)'} -> {folders[name]}"
+        for name, data in sets.items()
+    ]
     settings = recipe.prepare
     assert settings is not None
     lines.append(

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from d2v.build import (
-    FrozenEncoder,
     build_data2vec,
     choose_attention,
     find_checkpoint,
@@ -18,6 +17,7 @@ from d2v.build import (
     resolve_device,
     resolve_precision,
 )
+from d2v.commands.knn import knn_score
 from d2v.commands.options import Options
 from d2v.commands.plan import horizon_of, pretrain_plan
 from d2v.commands.stage import (
@@ -31,25 +31,22 @@ from d2v.commands.stage import (
     working,
 )
 from d2v.config import Loaded
-from d2v.core.classifiers import knn_predictions
-from d2v.core.probing import ProbeSettings
-from d2v.data.loader import Share, TrainLoader
+from d2v.data.loader import TrainLoader
+from d2v.data.order import Share
 from d2v.data.shards import Shards
 from d2v.data2vec import Data2Vec
 from d2v.engine.distributed import World
+from d2v.engine.identity import check_identity
 from d2v.engine.job import BatchCut, Job
-from d2v.engine.loop import check_identity, train
+from d2v.engine.loop import train
 from d2v.engine.plots import plot_curves
 from d2v.engine.run_directory import RunDirectory
 from d2v.engine.signals import StopRequest, stop_requests
 from d2v.engine.tracking import read_metrics
 from d2v.errors import UsageError
-from d2v.extract import encoder_features, extract
 from d2v.modalities import build_modality
 from d2v.recipe import PretrainSettings, Recipe
 from d2v.report import Report
-
-_KNN = 10
 
 
 def run(loaded: Loaded[Recipe], options: Options) -> Report:
@@ -82,12 +79,16 @@ def _train_and_report(
     stage: RunDirectory,
 ) -> Report:
     started = time.perf_counter()
-    figures = _train(loaded, options, shards, world, stop)
+    try:
+        figures = _train(loaded, options, shards, world, stop)
+    finally:  # a collapse can be looked at too
+        rows = read_metrics(stage.path)
+        if rows:
+            plot_curves(rows, stage.plots / "curves.png", loaded.name)
     assert figures is not None
     seconds = time.perf_counter() - started
-    rows = read_metrics(stage.path)
-    plot_curves(rows, stage.plots / "curves.png", loaded.name)
-    scores = [row["knn"] for row in rows if "knn" in row]
+    scores = [row["knn"] for row in rows if row.get("knn") is not None]
+    bad = int(rows[-1].get("bad_samples") or 0)
     checkpoint = find_checkpoint(stage.path)
     report = Report(
         headline=f"Pre-trained {stage.path}",
@@ -104,6 +105,8 @@ def _train_and_report(
         remarks=[
             f"checkpoint {checkpoint.path}",
             f"curves and masks in {stage.plots}",
+            *([f"{bad:,} times an unusable sample was skipped, see {stage.path}/bad_samples.txt"]
+              if bad else []),
         ],
     )  # fmt: skip
     stage.finish(
@@ -163,7 +166,7 @@ def _train(
         world=world,
         precision=resolve_precision(settings.precision, recipe.encoder, world.device.type),
         identity=identity(recipe),
-        evaluate=_knn_score(loaded, options, model, world),
+        evaluate=knn_score(loaded, options, model, world),
         verbosity=options.verbosity,
     )
     return train(job, stop)
@@ -173,42 +176,6 @@ def _agree(world: World, *, finished: bool) -> bool:
     """Rank 0 tells the others whether there is anything to do."""
     flag = torch.tensor(float(finished), device=world.device)
     return bool(world.sum(flag) > 0)
-
-
-def _knn_score(
-    loaded: Loaded[Recipe], options: Options, model: Data2Vec, world: World
-) -> Callable[[], dict[str, float]] | None:
-    """KNN accuracy of the student on held-out data; None where there are no labels."""
-    recipe = loaded.settings
-    assert recipe.pretrain is not None
-    data = recipe.data_set("probe" if recipe.probe is not None else "pretrain")
-    folder = shards_folder(loaded, options, *data)
-    if not (folder / "val" / "index.json").exists():
-        return None
-    train_split, val = Shards.open(folder / "train"), Shards.open(folder / "val")
-    if len(val.classes) < 2:
-        return None
-    probe = recipe.probe or ProbeSettings()
-    modality, limit = build_modality(recipe.modality), recipe.pretrain.probe_samples
-
-    def score() -> dict[str, float]:
-        if not world.writes:  # the score picks the best checkpoint, which rank 0 alone writes
-            return {}
-        frozen = FrozenEncoder(frontend=model.frontend, encoder=model.encoder, digest="")
-        function = encoder_features(frozen, pool=probe.pool, block=probe.block)
-        parts = [
-            extract(split, modality, function, batch_size=probe.batch_size, limit=limit,
-                    max_bad_fraction=recipe.data.max_bad_fraction)
-            for split in (train_split, val)
-        ]  # fmt: skip
-        mean = parts[0].features.mean(0)
-        predicted = knn_predictions(
-            parts[0].features - mean, parts[0].labels, parts[1].features - mean,
-            num_classes=len(val.classes), ks=[_KNN],
-        )[_KNN]  # fmt: skip
-        return {"knn": float((predicted == parts[1].labels).float().mean())}
-
-    return score
 
 
 def _start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
@@ -228,11 +195,13 @@ def _start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
 
 def _problem_writer(folder: Path, world: World) -> Callable[[str], None]:
     """Unusable samples go to bad_samples.txt, a file a process."""
-    name = "bad_samples.txt" if world.rank == 0 else f"bad_samples.{world.rank}.txt"
+    path = folder / ("bad_samples.txt" if world.rank == 0 else f"bad_samples.{world.rank}.txt")
+    told = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
 
     def write(text: str) -> None:
-        with (folder / name).open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        if text not in told:  # by an earlier start
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
 
     return write
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from d2v.build import FrozenEncoder, find_checkpoint, load_encoder, untrained_encoder
+from d2v.build import (
+    FrozenEncoder,
+    find_checkpoint,
+    identity,
+    load_encoder,
+    untrained_encoder,
+)
 from d2v.commands.options import Options
 from d2v.commands.stage import (
     need,
     open_split,
+    pretrain_result,
     shards_folder,
     share_cores,
     spare_workers,
@@ -18,8 +25,11 @@ from d2v.commands.stage import (
 )
 from d2v.commands.supervised import train_supervised
 from d2v.config import Loaded
-from d2v.core.probing import FeatureSet, ProbeSettings, Score, probe_scores
+from d2v.core.probing import Budget, FeatureSet, ProbeSettings, Score, probe_scores
+from d2v.data.loader import read_split
 from d2v.data.shards import Shards
+from d2v.engine.checkpoint import Checkpoint
+from d2v.engine.identity import check_identity
 from d2v.errors import UsageError
 from d2v.extract import FeatureFunction, baseline_features, encoder_features, extract
 from d2v.modalities import Modality, build_modality
@@ -37,11 +47,12 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     settings: ProbeSettings = need(recipe, "probe", loaded)
     if options.dry_run:
         return _plan(settings, recipe)
+    if settings.supervised:
+        need(recipe, "pretrain", loaded)  # its steps, batch and optimiser
     splits = _splits(loaded, options)
-    assert recipe.pretrain is not None
-    place = recipe.pretrain.checkpoint or stage_folder(loaded, options, "pretrain")
-    digest = find_checkpoint(place).digest
-    inputs = {"checkpoint": digest, **{name: s.fingerprint for name, s in splits.items()}}
+    checkpoint = _checkpoint(loaded, options)
+    inputs = {"checkpoint": checkpoint.digest}
+    inputs |= {name: shards.fingerprint for name, shards in splits.items()}
     with working(loaded, options, "probe", inputs) as (stage, done):
         if done is not None:
             return done
@@ -50,14 +61,42 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         modality = build_modality(recipe.modality)
         encoders = {
             UNTRAINED: untrained_encoder(recipe),
-            PRETRAINED: load_encoder(recipe, place, settings.network),
+            PRETRAINED: load_encoder(recipe, checkpoint.path, settings.network),
         }
         if settings.supervised:
             encoders[SUPERVISED] = train_supervised(loaded, options, splits, stage.path)
-        table = _score_all(recipe, settings, modality, splits, encoders)
+        unusable: set[str] = set()
+        table = _score_all(recipe, settings, modality, splits, encoders, unusable)
         report = _report(table, settings, splits, time.perf_counter() - started)
-        stage.finish(_result(table, settings, splits, inputs, report))
+        report.remarks.extend([*_about(checkpoint, loaded, options), *sorted(unusable)])
+        result = _result(table, settings, splits, inputs, report)
+        stage.finish(result | {"unusable": sorted(unusable)})
     return report
+
+
+def _checkpoint(loaded: Loaded[Recipe], options: Options) -> Checkpoint:
+    """What is to be probed.
+
+    Raises:
+        UsageError: there is none, or one of another architecture.
+    """
+    recipe = loaded.settings
+    named = recipe.pretrain.checkpoint if recipe.pretrain is not None else None
+    checkpoint = find_checkpoint(named or stage_folder(loaded, options, "pretrain"))
+    check_identity(checkpoint, identity(recipe))
+    return checkpoint
+
+
+def _about(checkpoint: Checkpoint, loaded: Loaded[Recipe], options: Options) -> list[str]:
+    """Which weights were probed, and whether they are the end of the run's own pre-training."""
+    remarks = [f"Weights: {checkpoint.path}"]
+    if checkpoint.path.is_relative_to(stage_folder(loaded, options, "pretrain")):
+        finished = pretrain_result(loaded, options)
+        if finished is None:
+            remarks.append("Pre-training is not finished: these are scores of an earlier step.")
+        elif finished["checkpoint_digest"] != checkpoint.digest:
+            remarks.append(f"The last checkpoint ({finished['checkpoint']}) is missing or damaged.")
+    return remarks
 
 
 def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
@@ -68,18 +107,25 @@ def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
     """
     recipe = loaded.settings
     folder = shards_folder(loaded, options, *recipe.data_set("probe"))
+    if (folder / "train" / "index.json").exists() and not (folder / "val" / "index.json").exists():
+        raise UsageError(
+            f"{folder} has no val split, and the probe chooses its penalty and k on val",
+            expected="train/ and val/ with labels",
+            remedy="Set prepare.val_fraction above 0, or add val/ to the source; then run "
+            "d2v prepare with --fresh.",
+        )
     names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
     splits = {name: open_split(recipe, folder, name) for name in names}
-    for name, shards in splits.items():
+    for shards in splits.values():
         classes = sorted({int(label) for label in shards.labels} - {-1})
         if len(classes) < 2:
             what = "no labels" if not classes else f"one class only ({shards.classes[classes[0]]})"
             raise UsageError(
                 f"{shards.folder} has {what}: there is nothing to probe",
                 expected="samples of at least two classes in train, val and test",
-                remedy="Arrange the source as one folder a class, or give a table with labels.",
+                remedy="Arrange the source as one folder a class, or give a table with labels; "
+                "without labels leave the probe out (probe=null).",
             )
-        assert name
     return splits
 
 
@@ -89,12 +135,14 @@ def _score_all(
     modality: Modality,
     splits: dict[str, Shards],
     encoders: dict[str, FrozenEncoder],
+    unusable: set[str],
 ) -> dict[str, list[Score]]:
-    """Every kind of features through the same probe."""
-    first = modality.collate([modality.decode(splits["val"].read(0), None)])
-    functions: dict[str, FeatureFunction] = {
-        name: baseline_features(modality, name) for name in modality.baseline_features(first)
-    }
+    """Every kind of features through the same probe; what is unusable is noted once."""
+    functions: dict[str, FeatureFunction] = {}
+    for first in read_split(splits["val"], modality, batch_size=1):  # the first usable sample
+        names = modality.baseline_features(first)
+        functions |= {name: baseline_features(modality, name) for name in names}
+        break
     for name, frozen in encoders.items():
         functions[name] = encoder_features(frozen, pool=settings.pool, block=settings.block)
     num_classes = len(splits["train"].classes)
@@ -105,6 +153,7 @@ def _score_all(
             split: extract(
                 shards, modality, function, batch_size=settings.batch_size,
                 num_workers=num_workers, max_bad_fraction=recipe.data.max_bad_fraction,
+                on_problem=unusable.add,
             )
             for split, shards in splits.items()
         }  # fmt: skip
@@ -122,8 +171,7 @@ def _report(
     splits: dict[str, Shards],
     seconds: float,
 ) -> Report:
-    budgets = [str(budget) for budget in settings.labels_per_class]
-    columns = ["frozen features", "probe", *(f"{budget} labels a class" for budget in budgets)]
+    columns = ["frozen features", "probe", *map(_budget, settings.labels_per_class)]
     rows: list[list[str]] = []
     highlight = None
     for name, scores in table.items():
@@ -147,6 +195,12 @@ def _report(
         headline="Frozen-feature scores", columns=columns, rows=rows, highlight=highlight,
         remarks=remarks,
     )  # fmt: skip
+
+
+def _budget(budget: Budget) -> str:
+    if budget == "all":
+        return "all labels"
+    return f"{budget} label{'' if budget == 1 else 's'} a class"
 
 
 def _cell(score: Score) -> str:

@@ -29,6 +29,7 @@ _FREE = (
     "data.num_train_samples",
     "prepare.workers",
     "pretrain.log_every",
+    "pretrain.checkpoint_every",
     "pretrain.keep_checkpoints",
     "pretrain.checkpoint",
     "pretrain.max_batch_per_device",
@@ -78,9 +79,14 @@ def working(
         if result is not None:
             yield run, finished_report(folder, result)
             return
-        device = resolve_device(loaded.settings)
+        device, begun_before = resolve_device(loaded.settings), run.is_started()
         run.start(settings, inputs, as_yaml(loaded, with_origins=False), device)
-        yield run, None
+        try:
+            yield run, None
+        except UsageError:  # nothing was begun: the next try may have other settings
+            if not begun_before:
+                run.forget_start()
+            raise
 
 
 def finished_report(folder: Path, result: Mapping[str, Any]) -> Report:

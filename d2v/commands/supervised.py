@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from d2v.build import FrozenEncoder, frozen, identity, resolve_precision
+import torch
+
+from d2v.build import FrozenEncoder, frozen, identity, resolve_device, resolve_precision
 from d2v.commands.options import Options
 from d2v.commands.plan import horizon_of
-from d2v.commands.stage import need, share_cores, spare_workers, this_world
+from d2v.commands.stage import need, share_cores, spare_workers
 from d2v.config import Loaded
 from d2v.core.encoder import Encoder
 from d2v.core.seeding import generator_for
-from d2v.data.loader import Share, TrainLoader
+from d2v.data.loader import TrainLoader
+from d2v.data.order import Share
 from d2v.data.shards import Shards
+from d2v.engine.distributed import World
 from d2v.engine.job import BatchCut, Job
 from d2v.engine.loop import train
 from d2v.engine.signals import stop_requests
@@ -43,7 +47,8 @@ def train_supervised(
     model.encoder.use_fused_attention(recipe.encoder.attention == "fused")
     place = folder / "supervised"
     place.mkdir(exist_ok=True)
-    with stop_requests() as stop, this_world(recipe) as world:
+    world = World(device=torch.device(resolve_device(recipe)))  # alone, whatever came before
+    with stop_requests() as stop:
         loader = TrainLoader(
             splits["train"],
             modality,

@@ -123,7 +123,8 @@ def _text_keys(value: Any) -> Any:
 
 def _parse(text: str) -> Override:
     try:
-        override = OverridesParser.create().parse_override(text)
+        if not (override := OverridesParser.create().parse_override(text)).key_or_group:
+            raise HydraException("no key")
     except HydraException as error:
         remedy = "Quote spaces, brackets and commas, for both the shell and d2v: 'key=\"a, b\"'"
         raise UsageError(f"{text!r} is not KEY=VALUE", remedy=remedy) from error

@@ -139,9 +139,10 @@ def _near(wanted: str, names: list[str]) -> list[str]:
 
 
 def _renamed(line: str, stem: str) -> str:
+    """The line with the new name, where it is the recipe's own `name:` and no section's."""
     plain = re.fullmatch(r"[A-Za-z][\w.-]*", stem) and stem.lower() not in _NEEDS_QUOTES
     value = stem if plain else json.dumps(stem, ensure_ascii=False)
-    pattern = r"""name:\s*("[^"]*"|'[^']*'|[^#\n]*?)(?P<rest>\s*(\s#.*)?)$"""
+    pattern = r"""^name:\s*("[^"]*"|'[^']*'|[^#\n]*?)(?P<rest>\s*(\s#.*)?)$"""
     return re.sub(pattern, lambda match: f"name: {value}{match['rest']}", line)
 
 

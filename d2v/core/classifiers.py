@@ -36,9 +36,10 @@ def fit_logistic(
 ) -> list[Logistic]:
     """Multinomial logistic regression: minimises sum of cross entropies + l2 / 2 * |weight|^2.
 
-    One classifier for each l2 in `penalties`; each search starts from the next larger penalty's
-    answer. With fewer samples than features it runs in the samples' span, where the solution lies
-    (representer theorem). Both give the same answers for a fraction of the work.
+    One classifier for each l2 in `penalties`. With fewer samples than features the search runs in
+    the samples' span, where the solution lies (representer theorem), and from zero: the classes are
+    separable there, and a start from another penalty's answer stalls. With more samples it starts
+    from the next larger penalty's answer. Both save work and keep the answers.
 
     Args:
         features: (N, F) float.
@@ -59,6 +60,8 @@ def fit_logistic(
     bias = x.new_zeros(num_classes, requires_grad=True)
     found: dict[float, Logistic] = {}
     for l2 in sorted(penalties, reverse=True):
+        if basis is not None:
+            weight, bias = (torch.zeros_like(t, requires_grad=True) for t in (weight, bias))
         _minimise(x, labels, weight, bias, l2, max_iterations)
         solution = weight.detach().clone()
         found[l2] = Logistic(
@@ -74,7 +77,7 @@ def _minimise(
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iterations,
-        tolerance_grad=1e-5,
+        tolerance_grad=1e-6,
         tolerance_change=1e-9,
         line_search_fn="strong_wolfe",
     )

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from d2v.errors import D2VError
+from d2v.errors import D2VError, UsageError
 
-_FORMAT = {"format": "d2v-checkpoint", "version": 1}
+_FORMAT: dict[str, Any] = {"format": "d2v-checkpoint", "version": 1}
 _PARTIAL = ".partial-"
 
 
@@ -70,7 +71,7 @@ def save_checkpoint(
         sync_folder(folder)
         replace_durably(folder / "latest.json", _json({"checkpoint": final.name, "step": step}))
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise D2VError(
             f"The checkpoint {final} could not be written: {error.strerror or error}",
             remedy="Earlier checkpoints are untouched. Make room or mend the permissions, then "
@@ -83,35 +84,44 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint and check every hash.
 
     Raises:
-        D2VError: a file is missing, altered or of a newer format; says which.
+        UsageError: it is of a newer format.
+        D2VError: a file is missing or altered; says which.
     """
     manifest_bytes = _read(path / "manifest.json")
-    try:
-        manifest = json.loads(manifest_bytes)
-        hashes, version, step = manifest["sha256"], manifest["version"], int(manifest["step"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path / "manifest.json", "it is not a manifest") from error
-    if version > _FORMAT["version"]:
-        raise D2VError(
-            f"{path} has checkpoint format {version}",
-            expected=f"at most {_FORMAT['version']}",
-            remedy="Install a newer d2v.",
-        )
+    step, hashes = _manifest(path / "manifest.json", manifest_bytes)
     contents = {name: _read(path / name) for name in hashes}
     for name, content in contents.items():
         if _sha256(content) != hashes[name]:
             raise _damaged(path / name, "its sha256 is not the one in manifest.json")
-    return Checkpoint(
-        step=step,
-        path=path,
-        tensors={
+    try:
+        tensors = {
             name.removesuffix(".safetensors"): load(content)
             for name, content in contents.items()
             if name.endswith(".safetensors")
-        },
-        state=json.loads(contents["state.json"]),
-        digest=_sha256(manifest_bytes),
+        }
+        state = json.loads(contents["state.json"])
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise _damaged(path, f"its content makes no sense ({error})") from error
+    return Checkpoint(
+        step=step, path=path, tensors=tensors, state=state, digest=_sha256(manifest_bytes)
     )
+
+
+def _manifest(path: Path, content: bytes) -> tuple[int, dict[str, str]]:
+    """Step and hashes."""
+    try:
+        manifest = json.loads(content)
+        version, step = int(manifest["version"]), int(manifest["step"])
+        hashes = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, "it is not a manifest") from error
+    if version > _FORMAT["version"]:
+        raise UsageError(
+            f"{path.parent} has checkpoint format {version}",
+            expected=f"at most {_FORMAT['version']}",
+            remedy="Install a newer d2v, or pass --fresh to start over.",
+        )
+    return step, hashes
 
 
 def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -121,6 +131,7 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         None where the run has no checkpoint at all; messages for the user.
 
     Raises:
+        UsageError: the newest is of a newer format: going back would throw work away.
         D2VError: there are checkpoints and none of them is whole.
     """
     found = sorted(folder.glob("step-*"), reverse=True)
@@ -128,6 +139,8 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in found:
         try:
             return load_checkpoint(path), messages
+        except UsageError:
+            raise
         except D2VError as error:
             messages.append(f"{error} Passed over.")
     if found:
@@ -139,19 +152,32 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, messages
 
 
-def prune(folder: Path, *, keep_last: int, keep: Path | None) -> None:
-    """Delete all but the newest `keep_last` checkpoints and the one named by `keep`."""
-    for path in sorted(folder.glob("step-*"))[:-keep_last]:
-        if keep is None or path.name != keep.name:
+def prune(newest: Path, *, keep_last: int, best: str | None) -> None:
+    """Delete all checkpoints but `newest`, those before it up to `keep_last`, and the best.
+
+    Later ones than `newest` are damaged: the run went back behind them.
+    """
+    older: list[Path] = []
+    later: list[Path] = []
+    for path in sorted(newest.parent.glob("step-*")):
+        (later if path.name > newest.name else older).append(path)
+    for path in older[:-keep_last] + later:
+        if path.name != best or path in later:
             # Renamed first: a kill while deleting must not leave something named step-*.
-            doomed = path.rename(folder / f"{_PARTIAL}{path.name}")
-            shutil.rmtree(doomed)
+            _remove(path.rename(path.with_name(f"{_PARTIAL}{path.name}")))
 
 
 def clean_up(folder: Path) -> None:
     """Remove what a kill left half-written."""
     for path in folder.glob(f"{_PARTIAL}*"):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -165,8 +191,12 @@ def write_durably(path: Path, content: bytes) -> None:
 def replace_durably(path: Path, content: bytes) -> None:
     """Replace a file at once: a reader or a kill sees the old or the new content, never half."""
     partial = path.with_name(f"{_PARTIAL}{path.name}")
-    write_durably(partial, content)
-    partial.replace(path)
+    try:
+        write_durably(partial, content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from d2v.errors import PeerLostError
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -57,6 +59,9 @@ def joined(*, rank: int, size: int, local_rank: int, device: str) -> Iterator[Wo
 
     Yields:
         The world. The address of the group comes from the launcher (torchrun or `--nproc`).
+
+    Raises:
+        PeerLostError: another process of the run ended; its own error says why.
     """
     place = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     if place.type == "cuda":
@@ -66,6 +71,15 @@ def joined(*, rank: int, size: int, local_rank: int, device: str) -> Iterator[Wo
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(minutes=30))
     try:
         yield World(rank=rank, size=size, device=place)
+    except RuntimeError as error:
+        if size > 1 and _lost_peer(error):
+            raise PeerLostError("Another process of this run ended") from error
+        raise
     finally:
         if size > 1:
             dist.destroy_process_group()
+
+
+def _lost_peer(error: RuntimeError) -> bool:
+    text = str(error)
+    return isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text

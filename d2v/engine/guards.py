@@ -31,22 +31,29 @@ class Guards:
         self.settings, self.guards = settings, guards
         self.first_step = horizon.steps(settings.after)
         self.strikes: Counter[str] = Counter()
+        self.warned_of_infinity = False
 
-    def check_finite(self, step: int, figures: Mapping[str, float]) -> None:
+    def check_finite(self, step: int, figures: Mapping[str, float]) -> str | None:
         """Loss and gradient norm of one update.
 
+        Returns:
+            A warning, once, where the action is to warn.
+
         Raises:
-            GuardError: one of them is NaN or infinite.
+            GuardError: one of them is NaN or infinite, and the action is to stop.
         """
         bad = [name for name, value in figures.items() if not math.isfinite(value)]
-        if bad and self.settings.action != "off":
-            raise GuardError(
-                f"Step {step}: {' and '.join(bad)} not finite "
-                f"({', '.join(f'{name} = {figures[name]}' for name in bad)})",
-                expected="finite numbers",
-                remedy="Lower the learning rate, clip the gradient (optimizer.clip_norm), "
-                "lengthen the warm-up, or use precision float32. The last good checkpoint is kept.",
-            )
+        if not bad or self.settings.action == "off" or self.warned_of_infinity:
+            return None
+        self.warned_of_infinity = True
+        error = GuardError(
+            f"Step {step}: {' and '.join(bad)} not finite "
+            f"({', '.join(f'{name} = {figures[name]}' for name in bad)})",
+            expected="finite numbers",
+            remedy="Lower the learning rate, clip the gradient (optimizer.clip_norm), "
+            f"lengthen the warm-up, or use precision float32.{self._kept()}",
+        )
+        return self._answer(error)
 
     def check_collapse(self, step: int, monitors: Mapping[str, float]) -> str | None:
         """Monitors of a logged step.
@@ -60,22 +67,29 @@ class Guards:
         if self.settings.action == "off" or step < self.first_step:
             return None
         for guard in self.guards:
-            value = monitors.get(guard.monitor)
-            if value is None or value >= guard.minimum:
+            value = monitors.get(guard.monitor, math.nan)
+            if math.isnan(value):  # not measurable here, e.g. a spread over a single sample
+                continue
+            if value >= guard.minimum:
                 self.strikes[guard.monitor] = 0
                 continue
             self.strikes[guard.monitor] += 1
-            if self.strikes[guard.monitor] >= self.settings.patience:
-                return self._fire(step, guard, value)
+            if self.strikes[guard.monitor] % self.settings.patience == 0:
+                return self._answer(self._collapse(step, guard, value))
         return None
 
-    def _fire(self, step: int, guard: Guard, value: float) -> str:
-        error = GuardError(
-            f"Collapse at step {step}: {guard.monitor} is {value:.4g} for the "
-            f"{self.strikes[guard.monitor]}th logged step in a row. {guard.cause}",
+    def _collapse(self, step: int, guard: Guard, value: float) -> GuardError:
+        return GuardError(
+            f"Collapse at step {step}: {guard.monitor} is {value:.4g}, below its floor for "
+            f"{self.strikes[guard.monitor]} logged steps in a row. {guard.cause}",
             expected=f"{guard.monitor} of at least {guard.minimum:g}",
-            remedy=f"{guard.remedy} The last good checkpoint is kept.",
+            remedy=f"{guard.remedy}{self._kept()}",
         )
+
+    def _answer(self, error: GuardError) -> str:
         if self.settings.action == "stop":
             raise error
         return str(error)
+
+    def _kept(self) -> str:
+        return " The last good checkpoint is kept." if self.settings.action == "stop" else ""

@@ -1,5 +1,6 @@
 """`--nproc N`: the same command N times on this machine, joined to one run."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -11,9 +12,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
-from d2v.errors import PeerLostError
+from d2v.errors import D2VError, PeerLostError
 
 _GRACE_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
 
 
 def launch(arguments: Sequence[str], num_processes: int) -> int:
@@ -24,8 +26,11 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
 
     Returns:
         The exit code of that rank, or 0.
+
+    Raises:
+        D2VError: a rank was killed from outside.
     """
-    port = _free_port()
+    port, prctl = _free_port(), getattr(ctypes.CDLL(None), "prctl", None)
     asides = [tempfile.TemporaryFile() for _ in range(num_processes)]  # noqa: SIM115 closed below
     ranks = [
         subprocess.Popen(
@@ -34,6 +39,8 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
             stdout=None if rank == 0 else subprocess.DEVNULL,
             stderr=aside,
             start_new_session=True,  # Ctrl-C reaches a rank once, through us
+            # If we are killed, the ranks write a checkpoint and end. Linux only.
+            preexec_fn=prctl and (lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)),
         )
         for rank, aside in enumerate(asides)
     ]
@@ -48,7 +55,13 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
         told = _wait(ranks)
         _show(asides[told])
         code = ranks[told].returncode
-        return code if code >= 0 else 1
+        if code < 0:
+            raise D2VError(
+                f"Process {told} of {num_processes} was killed by {signal.Signals(-code).name}",
+                remedy="Most often the memory was full. Start the same command again: it "
+                "continues from the last checkpoint.",
+            )
+        return code
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -27,9 +27,12 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
         title: above all panels.
     """
     panels = [
-        (name, [key for key in keys if any(key in row for row in rows)]) for name, keys in _PANELS
+        (name, [key for key in keys if any(row.get(key) is not None for row in rows)])
+        for name, keys in _PANELS
     ]
     panels = [(name, keys) for name, keys in panels if keys]
+    if not panels:
+        return
     num_columns = min(3, len(panels))
     num_rows = math.ceil(len(panels) / num_columns)
     figure = Figure(figsize=(4.2 * num_columns, 2.8 * num_rows), layout="constrained")
@@ -38,7 +41,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
     for number, (name, keys) in enumerate(panels, start=1):
         axes = figure.add_subplot(num_rows, num_columns, number)
         for key in keys:
-            points = [(row["step"], row[key]) for row in rows if key in row]
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
             marker = "o" if len(points) < 30 else None
             axes.plot(*zip(*points, strict=True), label=key, marker=marker, markersize=3)
         axes.set_title(name, fontsize=10)

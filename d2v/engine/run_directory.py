@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import math
+import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,17 @@ class RunDirectory:
         replace_durably(self.path / "environment.json", _json(environment))
         replace_durably(self.path / "started.json", _json({"settings": settings, "inputs": inputs}))
 
+    def is_started(self) -> bool:
+        """Whether the stage was ever begun here."""
+        return (self.path / "started.json").exists()
+
+    def forget_start(self) -> None:
+        """Take back `start`: what was wrong with the recipe must not bind the next try."""
+        for name in ("started.json", "config.yaml", "environment.json"):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()  # only where nothing else is in it
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; from now on the stage is finished."""
         replace_durably(self.path / "result.json", _json(result))
@@ -107,10 +121,13 @@ def opened(path: Path, *, fresh: bool) -> Iterator[RunDirectory]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(
-                f"Another process is using {path}",
-                remedy="Wait for it, stop it, or choose another --out.",
-            ) from error
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise UsageError(
+                    f"Another process is using {path}",
+                    remedy="Wait for it, stop it, or choose another --out.",
+                ) from error
+            # Some network file systems know no locks: go on without one.
+        os.register_at_fork(after_in_child=lock.close)  # a worker must not outlive us as owner
         if fresh:
             _empty(path)
         yield RunDirectory(path)
@@ -141,7 +158,18 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, default=str) + "\n").encode()
+    return (json.dumps(_sayable(value), indent=1, sort_keys=True, default=str) + "\n").encode()
+
+
+def _sayable(value: object) -> object:
+    """JSON knows no NaN and no infinity: null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _sayable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sayable(part) for part in value]
+    return value
 
 
 def _version(package: str) -> str | None:

@@ -1,6 +1,7 @@
 """What a run writes while it trains: metrics.jsonl, TensorBoard, a bar or lines for a person."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +10,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
+
+from d2v.engine.checkpoint import replace_durably
 
 _SHOWN = {
     "loss": "loss {:.4f}",
@@ -86,9 +89,12 @@ class Tracker:
             self._line(step, shown)
 
     def say(self, text: str) -> None:
-        """A remark for the person, above the bar."""
-        if self.verbosity >= 0:
-            self.console.print(text, highlight=False)
+        """A warning for the person, above the bar; --quiet does not silence it."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def flush(self) -> None:
+        """Hand everything to the system: a kill loses nothing that was logged before."""
+        self.board.flush()
 
     def _line(self, step: int, shown: str) -> None:
         share = step / self.total_steps
@@ -119,12 +125,13 @@ def _truncate(path: Path, start_step: int) -> None:
     if path.exists():
         rows = _whole_rows(path.read_text(encoding="utf-8"))
         kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= start_step]
-        path.write_text("".join(kept), encoding="utf-8")
+        replace_durably(path, "".join(kept).encode())
 
 
 def _whole_rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.7g}")
+def _short(value: float) -> float | None:
+    """Seven digits; null for what JSON cannot say."""
+    return float(f"{value:.7g}") if math.isfinite(value) else None

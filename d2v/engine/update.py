@@ -93,7 +93,7 @@ class Updater:
         """Divide by what the loss counted over all processes, clip, step. Returns the norm."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         # DDP averaged over processes, so its sum is `size` times that.
-        torch._foreach_mul_(gradients, (self.job.world.size / count).float())
+        torch._foreach_mul_(gradients, (self.job.world.size / count.clamp_min(1)).float())
         norm = nn.utils.get_total_norm(gradients)
         clip = self.job.settings.optimizer.clip_norm
         if clip is not None:

@@ -1,4 +1,4 @@
-"""Classification with labels: encoder, mean over tokens with data, one linear layer, cross entropy."""
+"""Classification with labels: encoder, mean over tokens, one linear layer, cross entropy."""
 
 import torch
 from torch import nn

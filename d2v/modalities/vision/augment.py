@@ -74,7 +74,7 @@ def middle(image: Tensor, size: int, scale: float) -> Tensor:
     height, width = image.shape[-2:]
     if (height, width) == (size, size) and scale == 1:
         return image
-    side = round(min(height, width) * scale)
+    side = max(1, round(min(height, width) * scale))
     top, left = (height - side) // 2, (width - side) // 2
     return _resize(image[:, top : top + side, left : left + side], size)
 
@@ -94,7 +94,7 @@ def _resized_crop(
             top, left = int(u_top * (height - h + 1)), int(u_left * (width - w + 1))
             return _resize(image[:, top : top + h, left : left + w], size)
     ratio = min(max(width / height, settings.crop_ratio[0]), settings.crop_ratio[1])
-    h, w = min(height, round(width / ratio)), min(width, round(height * ratio))
+    h, w = min(height, max(1, round(width / ratio))), min(width, max(1, round(height * ratio)))
     top, left = (height - h) // 2, (width - w) // 2
     return _resize(image[:, top : top + h, left : left + w], size)
 

@@ -11,6 +11,7 @@ from timm.layers import PatchEmbed, RelPosBias, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from d2v.core.encoder import EncoderSettings, initialise_linear
+from d2v.errors import UsageError
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, Tokens
 
@@ -71,7 +72,11 @@ class VisionFrontend(Frontend):
             self.positions = nn.Parameter(torch.empty(num_tokens, dim))
         elif settings.positions == "sincos":
             if dim % 4:
-                raise ValueError(f"sincos positions need encoder.dim divisible by 4, not {dim}")
+                raise UsageError(
+                    f"encoder.dim is {dim} and modality.frontend.positions is sincos",
+                    expected="encoder.dim divisible by 4",
+                    remedy="Change one of the two.",
+                )
             table = build_sincos2d_pos_embed([side, side], dim)
             if settings.cls_token:
                 table = torch.cat([torch.zeros(1, dim), table])

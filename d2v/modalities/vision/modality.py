@@ -44,6 +44,12 @@ class VisionSettings(Settings):
     def _check(self) -> "VisionSettings":
         if self.frontend.grid_side == 1:
             raise ValueError("one patch covers the whole picture: nothing is left to predict from")
+        num_patches = self.frontend.grid_side**2
+        if self.mask.kind == "block" and self.mask.min_block > num_patches:
+            raise ValueError(
+                f"mask.min_block {self.mask.min_block} is more than the {num_patches} patches of a "
+                "picture: no block fits"
+            )
         return self
 
 

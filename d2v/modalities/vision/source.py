@@ -6,6 +6,7 @@ import csv
 import heapq
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -57,12 +58,20 @@ def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
         return BUILTINS[source]()
     path = Path(source).expanduser()
     if not path.exists():
-        raise UsageError(f"The source {path} does not exist", expected=f"a path: {LAYOUTS}")
+        raise UsageError(
+            f"The source {source} does not exist",
+            expected=f"a path on this machine: {LAYOUTS}",
+            remedy="Set data.source=PATH; a relative path starts where d2v is called.",
+        )
     if path.is_dir():
         return _folder_items(path)
     if path.suffix.lower() in TABLES:
         return _table_items(path, settings)
-    raise UsageError(f"The source {path} is a single file", expected=f"one of: {LAYOUTS}")
+    raise UsageError(
+        f"The source {path} is a single file",
+        expected=f"one of: {LAYOUTS}",
+        remedy="Name the folder around it; unpack it first if it is an archive.",
+    )
 
 
 def _folder_items(root: Path) -> Iterator[SourceItem]:
@@ -189,7 +198,10 @@ def _table_items(path: Path, settings: SourceSettings) -> Iterator[SourceItem]:
                 is_empty = False
                 yield _row_item(path, rows.line_num, row, settings)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"The table {path} cannot be read: {error}") from error
+        raise UsageError(
+            f"The table {path} cannot be read: {error}",
+            expected="UTF-8 text with one row a picture and the columns' names on top",
+        ) from error
     if is_empty:
         raise UsageError(f"The table {path} has no rows", expected="one row a picture")
 
@@ -202,10 +214,13 @@ def _check_columns(path: Path, columns: list[str], settings: SourceSettings) -> 
             wanted[field] = getattr(settings, field)
     for field, column in wanted.items():
         if column not in columns:
+            separator = "tabs" if path.suffix.lower() == ".tsv" else "commas"
             raise UsageError(
                 f"The table {path} has no column {column!r}; its columns are: {', '.join(columns)}",
                 expected=f"a column named by data.{field}",
-                remedy=f"Set data.{field}=NAME.",
+                remedy=f"Separate the columns by {separator}."
+                if len(columns) == 1 and re.search("[;\t,|]", columns[0])
+                else f"Set data.{field}=NAME.",
             )
 
 
@@ -214,7 +229,10 @@ def _row_item(
 ) -> SourceItem:
     name = row[settings.path_column]
     if not name:
-        raise UsageError(f"{path}, line {line}: the column {settings.path_column!r} is empty")
+        raise UsageError(
+            f"{path}, line {line}: the column {settings.path_column!r} is empty",
+            expected="the path of a picture in every row",
+        )
     split = row.get(settings.split_column) or None
     if split is not None and split.lower() not in SPLIT_NAMES:
         raise UsageError(

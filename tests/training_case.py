@@ -1,0 +1,163 @@
+"""A tiny real data2vec on a few dozen generated pictures, for the tests of engine and loader."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from d2v.core.encoder import Encoder, EncoderSettings
+from d2v.core.schedules import Horizon
+from d2v.core.seeding import generator_for
+from d2v.data.loader import TrainLoader
+from d2v.data.order import Share
+from d2v.data.prepare import PrepareSettings, prepare
+from d2v.data.shards import Shards
+from d2v.data2vec import Data2Vec, Data2VecSettings
+from d2v.engine.distributed import World
+from d2v.engine.job import BatchCut, Job, TrainSettings
+from d2v.engine.loop import train
+from d2v.engine.signals import StopRequest
+from d2v.modalities import Modality, build_modality
+from d2v.modalities.vision.modality import VisionSettings
+from d2v.types import Batch, Mask, SourceItem
+
+VISION = VisionSettings.model_validate({
+    "name": "vision",
+    "frontend": {"image_size": 8, "patch_size": 2, "channels": 1, "positions": "learned",
+                 "pixel_mean": [0.5], "pixel_std": [0.25]},
+    "mask": {"kind": "block", "ratio": 0.5, "min_block": 2, "max_block": 6},
+    "augment": {"crop": "padded", "padding": 1, "color_jitter": [0, 0, 0]},
+})  # fmt: skip
+ENCODER: dict[str, Any] = {"dim": 8, "depth": 2, "num_heads": 2, "layer_scale": None,
+                           "init_std": 0.3, "attention": "matmul", "attention_dropout": 0.0,
+                           "drop_path": 0.0}  # fmt: skip
+NOISY = {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.3}
+TRAIN: dict[str, Any] = {"steps": 12, "batch_size": 8, "log_every": 3, "checkpoint_every": 4,
+                         "optimizer": {"learning_rate": 2e-3}}  # fmt: skip
+TIMING = ("samples_per_second", "data_wait_share")
+
+
+def picture(number: int, side: int = 8) -> bytes:
+    pixels = torch.randint(256, (side, side), generator=generator_for("picture", number))
+    out = io.BytesIO()
+    Image.frombytes("L", (side, side), bytes(pixels.flatten().tolist())).save(out, "PNG")
+    return out.getvalue()
+
+
+def make_shards(
+    folder: Path,
+    count: int = 40,
+    content: Callable[[int], bytes] = picture,
+    bad: set[int] = frozenset(),  # type: ignore[assignment]  # empty
+) -> Shards:
+    """`count` pictures of two classes; those in `bad` hold bytes that are no picture."""
+
+    def encode(item: SourceItem) -> dict[str, bytes]:
+        return {"png": item.read()}
+
+    items = [
+        SourceItem(
+            name=f"{number}.png",
+            content=b"not a picture" if number in bad else content(number),
+            label="ab"[number % 2],
+        )
+        for number in range(count)
+    ]
+    prepare(lambda: items, encode, folder, PrepareSettings(val_fraction=0), seed=0)
+    return Shards.open(folder / "train")
+
+
+def modality() -> Modality:
+    return build_modality(VISION)
+
+
+def make_loader(shards: Shards, **given: Any) -> TrainLoader:
+    options: dict[str, Any] = {"seed": 0, "num_workers": 0, "max_bad_fraction": 0.0, **given}
+    share = options.pop("share", Share(micro=8))
+    return TrainLoader(shards, modality(), share, **options)
+
+
+def make_job(
+    shards: Shards,
+    folder: Path,
+    *,
+    encoder: dict[str, Any] | None = None,
+    objective: dict[str, Any] | None = None,
+    num_workers: int = 0,
+    world: World | None = None,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    **settings: Any,
+) -> Job:
+    """A job as `d2v pretrain` would make it."""
+    folder.mkdir(exist_ok=True, parents=True)
+    asked = TrainSettings.model_validate(TRAIN | settings)
+    world = world or World()
+    cut = BatchCut.of(asked.batch_size, world.size, asked.max_batch_per_device)
+    per_epoch = len(shards) // asked.batch_size
+    total = Horizon(total_steps=0, steps_per_epoch=per_epoch).steps(asked.steps)
+    horizon = Horizon(total_steps=total, steps_per_epoch=per_epoch)
+    shape = EncoderSettings.model_validate(ENCODER | (encoder or {}))
+    model = Data2Vec(
+        modality().build_frontend(shape),
+        Encoder(shape),
+        Data2VecSettings.model_validate({"top_k": 2} | (objective or {})),
+        horizon,
+    )
+    model.initialise(generator_for("weights", 0))
+    model.encoder.use_fused_attention(False)
+    share = Share(
+        micro=cut.micro, accumulation=cut.accumulation, rank=world.rank, world_size=world.size
+    )
+    return Job(
+        stage="pretrain",
+        objective=model,
+        data=make_loader(shards, share=share, num_workers=num_workers),
+        cut=cut,
+        settings=asked,
+        horizon=horizon,
+        seed=0,
+        folder=folder,
+        world=world,
+        identity={f"encoder.{key}": value for key, value in shape.model_dump().items()},
+        evaluate=evaluate,
+        verbosity=-1,
+    )
+
+
+class StopAt:
+    """Micro-batches that ask the run to stop while update `step` (1-based) is under way."""
+
+    def __init__(self, job: Job, stop: StopRequest, step: int, number: int) -> None:
+        self.job, self.stop, self.step, self.number = job, stop, step, number
+
+    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
+        pieces = self.job.cut.accumulation
+        for count, pair in enumerate(self.job.data.iterate(start_step)):
+            if start_step + count // pieces + 1 == self.step:
+                self.stop(self.number, None)
+            yield pair
+
+
+def run(job: Job) -> dict[str, float]:
+    return train(job, StopRequest())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The logged steps without what depends on the clock."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in TIMING}
+        for line in lines
+    ]
+
+
+def final_bytes(folder: Path, step: int) -> dict[str, bytes]:
+    """Every file of a checkpoint."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted((folder / "checkpoints" / f"step-{step:09d}").iterdir())
+    }
