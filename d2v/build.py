@@ -30,6 +30,8 @@ class FrozenEncoder:
     encoder: Encoder
     digest: str
     """Names the weights: the checkpoint's digest, or how they were drawn."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What features are computed in."""
 
 
 def build_data2vec(recipe: Recipe, horizon: Horizon) -> Data2Vec:
@@ -142,7 +144,9 @@ def choose_attention(model: Data2Vec, device: str) -> None:
 def frozen(frontend: Frontend, encoder: Encoder, recipe: Recipe, digest: str) -> FrozenEncoder:
     """In eval mode, without gradients, on the recipe's device."""
     device = torch.device(resolve_device(recipe))
+    asked = "auto" if recipe.pretrain is None else recipe.pretrain.precision
     return FrozenEncoder(
+        precision=resolve_precision(asked, recipe.encoder, device.type),
         frontend=frontend.to(device).eval().requires_grad_(False),
         encoder=encoder.to(device).eval().requires_grad_(False),
         digest=digest,

@@ -23,9 +23,10 @@ def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) ->
     device = next(frozen.encoder.parameters()).device
 
     def features(batch: Batch) -> Tensor:
-        return pooled_features(
-            frozen.frontend, frozen.encoder, batch.to(device), pool=pool, block=block
-        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=frozen.precision == "bfloat16"):
+            return pooled_features(
+                frozen.frontend, frozen.encoder, batch.to(device), pool=pool, block=block
+            )
 
     return features
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.hostile_case import (
-    DECODES_PICTURES,
     PRETRAINED,
     SHARDS,
     d2v,
@@ -32,7 +31,6 @@ from tests.store_case import png_of
 
 __all__ = ["desk_fixture", "finished_fixture", "trained_fixture"]
 
-pytestmark = DECODES_PICTURES
 
 TRAIN = SHARDS / "train/train-000000.tar"
 VAL = SHARDS / "val/val-000000.tar"

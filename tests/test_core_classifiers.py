@@ -63,11 +63,10 @@ def test_logistic__equals_scikit_learns_for_every_penalty(
         found = penalised_loss(ours, x.to(dtype), labels, l2)
         assert found == pytest.approx(penalised_loss(reference, x, labels, l2), rel=1e-3)
         expected = reference.scores(queries)
-        margin = expected.topk(2, dim=1).values
-        clear = margin[:, 0] - margin[:, 1] > 0.05 * float(expected.std())  # no toss-up
-        assert float(clear.double().mean()) > 0.9
-        predicted = ours.scores(queries.to(dtype)).argmax(1)
-        assert torch.equal(predicted[clear], expected.argmax(1)[clear])
+        first, second = expected.topk(2, dim=1).values.T
+        other = ours.scores(queries.to(dtype)).argmax(1) != expected.argmax(1)
+        assert int(other.sum()) <= 4, "of 200"
+        assert not (other & (first - second > 0.05 * expected.std())).any(), "toss-ups only"
 
 
 def test_logistic__is_at_a_minimum() -> None:

@@ -20,8 +20,8 @@ from d2v.core.features import mean_over_tokens, pooled_features
 from d2v.core.probing import FeatureSet, ProbeSettings, draw_labelled, probe_scores
 from d2v.core.seeding import generator_for, seed_for
 from d2v.core.statistics import accuracy_estimate
-from d2v.types import Batch, Frontend, Mask, Tokens
-from tests.maths_case import normal, seeded, tail_padding, tiny_encoder
+from d2v.types import Batch, Tokens
+from tests.maths_case import Given, normal, seeded, tail_padding, tiny_encoder
 
 LABELS = torch.tensor([0] * 30 + [1] * 7 + [2] * 3 + [-1] * 5)[
     torch.randperm(45, generator=seeded(0))
@@ -157,24 +157,6 @@ def test_settings__nonsense_is_refused(changes: dict[str, Any]) -> None:
 # Pooling
 
 
-class Given(Frontend):
-    """Hands the encoder prepared tokens, the first of them CLS."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        super().__init__()
-        self.tokens = tokens
-
-    def features(self, batch: Batch) -> Tensor:
-        return batch.inputs
-
-    def forward(self, features: Tensor, mask: Mask | None) -> Tokens:
-        assert mask is None, "features are never masked"
-        return self.tokens
-
-    def initialise(self, generator: torch.Generator) -> None:
-        raise AssertionError
-
-
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("block", [None, 1, 2, 3])
 def test_pooling__is_over_tokens_with_data(block: int | None, padded: bool) -> None:
@@ -227,7 +209,9 @@ def test_interval__of_several_draws_is_students_plus_the_test_sets() -> None:
     found = accuracy_estimate(accuracies, 400)
     mean = sum(accuracies) / 5
     std = math.sqrt(sum((a - mean) ** 2 for a in accuracies) / 4)
-    half = 2.7764451 * math.sqrt(std**2 / 5 + mean * (1 - mean) / 400)  # t, 4 degrees, 97.5 %
+    from_draws = 2.7764451 * std / math.sqrt(5)  # Student's t, 4 degrees of freedom, 97.5 %
+    p = (sum(accuracies) / 5 * 400 + 2) / 404  # Agresti and Coull: two right and two wrong more
+    half = math.sqrt(from_draws**2 + 1.95996398**2 * p * (1 - p) / 400)
     assert (found.mean, found.std) == pytest.approx((mean, std))
     assert (found.low, found.high) == pytest.approx((mean - half, mean + half), rel=1e-7)
     endless = accuracy_estimate(accuracies, 10**12)
@@ -239,3 +223,9 @@ def test_interval__stays_in_0_to_1() -> None:
     found = accuracy_estimate([0.99, 1.0, 0.9], 20)
     assert (found.low > 0, found.high) == (True, 1.0)
     assert accuracy_estimate([0.0, 0.1], 20).low == 0
+
+
+def test_interval__of_draws_that_are_all_right_leaves_doubt() -> None:
+    found = accuracy_estimate([1.0] * 5, 50)
+    assert (found.mean, found.std, found.high) == (1, 0, 1)
+    assert 0.9 < found.low < 0.97

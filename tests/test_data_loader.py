@@ -13,10 +13,9 @@ from d2v.data.order import Share, epoch_order
 from d2v.data.shards import Shards
 from d2v.errors import D2VError, UsageError
 from d2v.types import Batch, Mask
-from tests.training_case import make_loader, make_shards, modality
+from tests.training_case import QUIET, make_loader, make_shards, modality
 
-
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module", name="shards")

@@ -9,11 +9,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from d2v.config import ShippedRecipe, shipped_recipes
-from tests.hostile_case import DECODES_PICTURES, d2v, desk_fixture, refused, worked
 
 __all__ = ["desk_fixture"]
 
-pytestmark = DECODES_PICTURES
 
 SHAPES = ("disc", "frame", "bar")
 KINDS = ("jpg", "png", "webp", "bmp", "tif", "rgba.png", "deep.png", "palette.png", "cmyk.jpg")

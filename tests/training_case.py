@@ -2,13 +2,21 @@
 
 import io
 import json
+import multiprocessing
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+import yaml
 from PIL import Image
 
+from d2v.cli import main
 from d2v.core.encoder import Encoder, EncoderSettings
 from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
@@ -25,6 +33,8 @@ from d2v.modalities import Modality, build_modality
 from d2v.modalities.vision.modality import VisionSettings
 from d2v.types import Batch, Mask, SourceItem
 
+QUIET = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+"""torchvision 0.29 says that its decoders will move to another package."""
 VISION = VisionSettings.model_validate({
     "name": "vision",
     "frontend": {"image_size": 8, "patch_size": 2, "channels": 1, "positions": "learned",
@@ -131,13 +141,13 @@ def make_job(
 class StopAt:
     """Micro-batches that ask the run to stop while update `step` (1-based) is under way."""
 
-    def __init__(self, job: Job, stop: StopRequest, step: int, number: int) -> None:
+    def __init__(self, job: Job, stop: Callable[[int, None], None], step: int, number: int) -> None:
         self.job, self.stop, self.step, self.number = job, stop, step, number
 
     def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
         pieces = self.job.cut.accumulation
         for count, pair in enumerate(self.job.data.iterate(start_step)):
-            if start_step + count // pieces + 1 == self.step:
+            if count == (self.step - 1 - start_step) * pieces:
                 self.stop(self.number, None)
             yield pair
 
@@ -161,3 +171,69 @@ def final_bytes(folder: Path, step: int) -> dict[str, bytes]:
         path.name: path.read_bytes()
         for path in sorted((folder / "checkpoints" / f"step-{step:09d}").iterdir())
     }
+
+
+# Processes: forked from a server that has imported everything once, so that a start costs little
+
+
+def server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training_case", "d2v.commands.pretrain"])
+    return context
+
+
+def command(arguments: list[str], output: Path, environment: dict[str, str]) -> None:
+    """The whole `d2v` in this process, which must not have done anything before."""
+    os.setsid()
+    os.environ.update(environment)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = ["d2v", *arguments]
+    main()
+
+
+class Started:
+    """A `d2v` command under way in a process of its own."""
+
+    def __init__(self, arguments: list[str], output: Path, **environment: str) -> None:
+        self.output = output
+        self.process = server().Process(target=command, args=(arguments, output, environment))
+        self.process.start()
+
+    def wait(self, timeout: float = 60) -> tuple[int | None, str]:
+        """Exit code, and what it wrote to stdout and stderr."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, f"still running: {self.output.read_text()}"
+        return self.process.exitcode, self.output.read_text()
+
+    def send(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def wait_for_step(self, folder: Path, step: int) -> None:
+        """Until so many steps are logged."""
+        while self.process.is_alive() and last_step(folder) < step:
+            time.sleep(0.005)
+
+
+def last_step(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    whole = path.read_text().splitlines()[:-1] if path.exists() else []
+    return int(json.loads(whole[-1])["step"]) if whole else 0
+
+
+def write_recipe(folder: Path, shards: Shards, **pretrain: Any) -> Path:
+    """The same tiny training as a recipe file; the run is called `tiny`."""
+    recipe = {
+        "name": "tiny",
+        "device": "cpu",
+        "modality": VISION.model_dump(mode="json"),
+        "encoder": ENCODER,
+        "objective": {"top_k": 2},
+        "data": {"shards": str(shards.folder.parent), "workers": 0},
+        "pretrain": TRAIN | {"guards": {"action": "off"}} | pretrain,
+    }
+    path = folder / "tiny.yaml"
+    path.write_text("# @package _global_\n" + yaml.safe_dump(recipe))
+    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from d2v.build import FrozenEncoder
+from d2v.build import FrozenEncoder, resolve_precision
 from d2v.commands.options import Options
 from d2v.commands.stage import shards_folder
 from d2v.config import Loaded
@@ -21,7 +21,11 @@ _KNN = 10
 
 
 def knn_score(
-    loaded: Loaded[Recipe], options: Options, model: Data2Vec, world: World
+    loaded: Loaded[Recipe],
+    options: Options,
+    model: Data2Vec,
+    world: World,
+    on_problem: Callable[[str], None],
 ) -> Callable[[], dict[str, float]] | None:
     """KNN accuracy of the student on held-out data; None where there are no labels."""
     recipe = loaded.settings
@@ -34,16 +38,19 @@ def knn_score(
     if len(val.classes) < 2:
         return None
     probe = recipe.probe or ProbeSettings()
+    precision = resolve_precision(recipe.pretrain.precision, recipe.encoder, world.device.type)
     modality, limit = build_modality(recipe.modality), recipe.pretrain.probe_samples
 
     def score() -> dict[str, float]:
         if not world.writes:  # the score picks the best checkpoint, which rank 0 alone writes
             return {}
-        frozen = FrozenEncoder(frontend=model.frontend, encoder=model.encoder, digest="")
+        frozen = FrozenEncoder(
+            frontend=model.frontend, encoder=model.encoder, digest="", precision=precision
+        )
         function = encoder_features(frozen, pool=probe.pool, block=probe.block)
         parts = [
             extract(split, modality, function, batch_size=probe.batch_size, limit=limit,
-                    max_bad_fraction=recipe.data.max_bad_fraction)
+                    max_bad_fraction=recipe.data.max_bad_fraction, on_problem=on_problem)
             for split in (train_split, val)
         ]  # fmt: skip
         mean = parts[0].features.mean(0)

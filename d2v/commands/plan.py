@@ -54,9 +54,9 @@ def pretrain_plan(
         f"steps          {horizon.total_steps:,} ({horizon.steps_per_epoch:,.0f} an epoch)",
         f"samples seen   {horizon.total_steps * settings.batch_size:,} "
         f"({horizon.total_steps / horizon.steps_per_epoch:.1f} epochs)",
-        f"compute        {flops / 1e12:.3g} TFLOP a step (teacher 1, student 3 forward passes), "
-        f"{flops * horizon.total_steps / 1e18:.3g} EFLOP in all",
-        f"memory         about {memory / 2**30:.2f} GiB a device ({precision})",
+        f"compute        {_scaled(flops)}FLOP a step (teacher 1, student 3 forward passes), "
+        f"{_scaled(flops * horizon.total_steps)}FLOP in all",
+        f"memory         about {_scaled(memory)}B a device ({precision})",
         "",
         *_schedules(recipe, settings, horizon),
     ]
@@ -87,6 +87,14 @@ def memory_bytes(
     width = 1 if precision == "bfloat16" else 2
     activations = micro * num_tokens * e.dim * e.depth * _ACTIVATION_BYTES_PER_CHANNEL * width
     return 4 * (4 * trained + teacher) + activations
+
+
+def _scaled(value: float) -> str:
+    """Three figures and the SI prefix that suits them: 1.84e11 -> "184 G"."""
+    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {prefix}"
+    return f"{value / 1e6:.3g} M"
 
 
 def _schedules(recipe: Recipe, settings: PretrainSettings, horizon: Horizon) -> list[str]:

@@ -134,6 +134,7 @@ def _train(
     num_workers = spare_workers(recipe)
     share_cores(num_workers)
     modality = build_modality(recipe.modality)
+    on_problem = _problem_writer(folder, world)
     loader = TrainLoader(
         shards,
         modality,
@@ -142,7 +143,7 @@ def _train(
         seed=recipe.seed,
         num_workers=num_workers,
         max_bad_fraction=recipe.data.max_bad_fraction,
-        on_problem=_problem_writer(folder, world),
+        on_problem=on_problem,
         pin=world.device.type == "cuda",
     )  # fmt: skip
     horizon = horizon_of(settings, len(shards))
@@ -166,7 +167,7 @@ def _train(
         world=world,
         precision=resolve_precision(settings.precision, recipe.encoder, world.device.type),
         identity=identity(recipe),
-        evaluate=knn_score(loaded, options, model, world),
+        evaluate=knn_score(loaded, options, model, world, on_problem),
         verbosity=options.verbosity,
     )
     return train(job, stop)
@@ -200,7 +201,7 @@ def _problem_writer(folder: Path, world: World) -> Callable[[str], None]:
 
     def write(text: str) -> None:
         if text not in told:  # by an earlier start
-            with path.open("a", encoding="utf-8") as file:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
     return write

@@ -74,6 +74,15 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     return report
 
 
+def check_data(loaded: Loaded[Recipe], options: Options) -> None:
+    """Refuse data that the probe could not score.
+
+    Raises:
+        UsageError: no val, no labels, or one class only.
+    """
+    _splits(loaded, options)
+
+
 def _checkpoint(loaded: Loaded[Recipe], options: Options) -> Checkpoint:
     """What is to be probed.
 

@@ -38,6 +38,8 @@ def run(
         )
     recipe = loaded.settings
     there = [name for name in _STAGES if getattr(recipe, name) is not None]
+    if all(data.shards is not None for data in recipe.data_sets().values()):
+        there = [name for name in there if name != "prepare"]  # it is prepared already
     stages = [name for name in there if not options.stages or name in options.stages]
     if not stages:
         raise UsageError(
@@ -50,8 +52,10 @@ def run(
         parallel = name == "pretrain" and options.nproc > 1 and not options.dry_run
         stage = _pretrain_in_parallel if parallel else _STAGES[name]
         reports.append(stage(loaded, options))
-        if name != stages[-1]:
+        if name != stages[-1] and (options.fresh or name not in done_before):
             tell(reports[-1])
+        if name == "prepare" and "probe" in stages and not options.dry_run:
+            probe.check_data(loaded, options)  # not after hours of pre-training
     if done_before == stages and not options.fresh and not options.dry_run:
         return replace(
             reports[-1],

@@ -21,8 +21,8 @@ class Estimate:
 def accuracy_estimate(accuracies: Sequence[float], num_test: int) -> Estimate:
     """Mean accuracy over draws of the labelled samples, all scored on the same test samples.
 
-    The interval holds both what varies: the draws (Student's t) and the finite test set
-    (binomial). One draw: Wilson's interval.
+    The interval holds both what varies, added in squares: the draws (Student's t) and the finite
+    test set (Agresti and Coull). One draw: Wilson's interval.
 
     Args:
         accuracies: one a draw, 0..1.
@@ -32,8 +32,8 @@ def accuracy_estimate(accuracies: Sequence[float], num_test: int) -> Estimate:
         The estimate; the interval lies in 0..1.
     """
     n, mean = len(accuracies), sum(accuracies) / len(accuracies)
+    z = float(stats.norm.ppf(0.975))
     if n == 1:
-        z = stats.norm.ppf(0.975)
         centre = (mean + z * z / (2 * num_test)) / (1 + z * z / num_test)
         half = (
             z
@@ -42,6 +42,8 @@ def accuracy_estimate(accuracies: Sequence[float], num_test: int) -> Estimate:
         )
         return Estimate(mean=mean, std=0.0, low=centre - half, high=centre + half)
     std = math.sqrt(sum((a - mean) ** 2 for a in accuracies) / (n - 1))
-    error = math.sqrt(std**2 / n + mean * (1 - mean) / num_test)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
+    from_draws = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    shrunk = (mean * num_test + 2) / (num_test + 4)  # Agresti-Coull: some doubt is left at 0 and 1
+    from_test = z * math.sqrt(shrunk * (1 - shrunk) / num_test)
+    half = math.hypot(from_draws, from_test)
     return Estimate(mean=mean, std=std, low=max(0.0, mean - half), high=min(1.0, mean + half))

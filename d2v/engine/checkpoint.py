@@ -54,7 +54,7 @@ def save_checkpoint(
     Raises:
         D2VError: the disk is full or not writable; nothing half-written is left.
     """
-    final = folder / f"step-{step:09d}"
+    final = folder / _name(step)
     partial = folder / f"{_PARTIAL}{final.name}"
     try:
         clean_up(folder)
@@ -138,7 +138,10 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     messages: list[str] = []
     for path in found:
         try:
-            return load_checkpoint(path), messages
+            checkpoint = load_checkpoint(path)
+            if path.name != _name(checkpoint.step):
+                raise _damaged(path / "manifest.json", f"it is of step {checkpoint.step}")
+            return checkpoint, messages
         except UsageError:
             raise
         except D2VError as error:
@@ -207,6 +210,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:09d}"
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

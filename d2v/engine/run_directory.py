@@ -39,6 +39,13 @@ class RunDirectory:
         """What a finished stage left; None where it is not finished."""
         return _read_json(self.path / "result.json")
 
+    def has_progress(self) -> bool:
+        """Whether starting over would lose anything: shards, checkpoints or a result."""
+        return any(
+            path.name == "result.json" or path.suffix in (".tar", ".safetensors")
+            for path in self.path.rglob("*.*")
+        )
+
     def check_same(self, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
         """Refuse to go on with other settings or other inputs than the stage was started with.
 
@@ -50,7 +57,7 @@ class RunDirectory:
             UsageError: names every difference and the ways out.
         """
         started = _read_json(self.path / "started.json")
-        if started is None:
+        if started is None or not self.has_progress():
             return
         for kind, now in (("settings", settings), ("inputs", inputs)):
             before = started.get(kind, {})
@@ -63,7 +70,8 @@ class RunDirectory:
             if differing:
                 raise UsageError(
                     f"{self.path} was started with {'; '.join(differing)}",
-                    remedy="Pass --fresh to start over, or choose another --out or name.",
+                    remedy=f"Start this stage over (d2v {self.path.name} RECIPE --fresh), or choose "
+                    "another --out or name.",
                 )
 
     def start(
@@ -148,7 +156,7 @@ def _empty(path: Path) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise D2VError(
