@@ -28,10 +28,6 @@ probe: {labels_per_class: [1, all], draws: 2}
 """
 SHARDS = Path("runs/my/prepare/shards/common")
 PRETRAINED = Path("runs/my/pretrain")
-DECODES_PICTURES = pytest.mark.filterwarnings(
-    "ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning"
-)
-"""torchvision 0.29 announces that torchcodec will replace its decoders."""
 
 
 def photos(folder: Path, *classes: str, count: int = 12) -> Path:

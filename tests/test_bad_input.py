@@ -18,7 +18,6 @@ from tests.hostile_case import (
 __all__ = ["desk_fixture"]
 
 
-
 # Recipes
 
 

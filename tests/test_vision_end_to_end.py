@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from d2v.config import ShippedRecipe, shipped_recipes
+from tests.hostile_case import d2v, desk_fixture, refused, worked
 
 __all__ = ["desk_fixture"]
 
