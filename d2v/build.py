@@ -12,6 +12,7 @@ from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
 from d2v.data2vec import Data2Vec
 from d2v.engine.checkpoint import Checkpoint, load_checkpoint, load_latest
+from d2v.engine.distributed import World
 from d2v.engine.identity import check_identity
 from d2v.errors import UsageError
 from d2v.modalities import build_modality
@@ -34,10 +35,11 @@ class FrozenEncoder:
     """What features are computed in."""
 
 
-def build_data2vec(recipe: Recipe, horizon: Horizon) -> Data2Vec:
-    """The objective with fresh weights drawn from the recipe's seed."""
+def build_data2vec(recipe: Recipe, horizon: Horizon, world: World | None = None) -> Data2Vec:
+    """The objective with fresh weights drawn from the recipe's seed; `world` where it trains."""
     frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
-    model = Data2Vec(frontend, Encoder(recipe.encoder), recipe.objective, horizon)
+    total = world.sum if world is not None and world.size > 1 else None
+    model = Data2Vec(frontend, Encoder(recipe.encoder), recipe.objective, horizon, total)
     model.initialise(generator_for("weights", recipe.seed))
     return model
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from d2v.core.ema import ema_update
 from d2v.core.encoder import Encoder, initialise_linear
-from d2v.core.monitors import effective_rank, mean_std, spread_across_samples
+from d2v.core.monitors import regression_monitors
 from d2v.core.schedules import Horizon, TauSettings, ema_decay
-from d2v.core.targets import TargetFeature, TargetNorm, average_top_k, regression_loss
+from d2v.core.targets import TargetFeature, TargetNorm, Total, average_top_k, regression_loss
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Guard, Loss, Mask, Objective, Tokens
 
@@ -49,10 +49,16 @@ class Data2Vec(Objective):
     """Student, teacher, targets and masked regression. Knows no modality."""
 
     def __init__(
-        self, frontend: Frontend, encoder: Encoder, settings: Data2VecSettings, horizon: Horizon
+        self,
+        frontend: Frontend,
+        encoder: Encoder,
+        settings: Data2VecSettings,
+        horizon: Horizon,
+        total: Total | None = None,
     ) -> None:
+        """Student and teacher; `total` sums over processes, for batch-normalised targets."""
         super().__init__()
-        self.settings, self.horizon = settings, horizon
+        self.settings, self.horizon, self.total = settings, horizon, total
         self.frontend, self.encoder = frontend, encoder
         self.head = build_head(encoder.settings.dim, settings.head_layers)
         averaged: list[tuple[str, nn.Module]] = [("encoder", encoder)]
@@ -85,7 +91,7 @@ class Data2Vec(Objective):
         prediction = self.head(_select(student, mask))  # (M, D)
         target = _select(targets, mask)  # (M, D)
         total = self.regression(prediction, target)  #                     section 3.4
-        monitors = _monitors(seen, target, prediction.detach(), mask) if monitor else {}
+        monitors = regression_monitors(seen, target, prediction, mask) if monitor else {}
         return Loss(total=total, count=mask.predict.sum(), monitors=monitors)
 
     @torch.no_grad()
@@ -109,6 +115,7 @@ class Data2Vec(Objective):
             layer_norm=s.target_norm,
             mean_norm=s.mean_norm,
             padding=padding,
+            total=self.total,
         )
         return tokens.values[:, first:], targets
 
@@ -178,21 +185,3 @@ def build_head(dim: int, layers: int) -> nn.Sequential:
 
 def _select(x: Tensor, mask: Mask) -> Tensor:
     return x.flatten(0, 1).index_select(0, mask.positions)
-
-
-def _monitors(seen: Tensor, target: Tensor, prediction: Tensor, mask: Mask) -> dict[str, Tensor]:
-    def spread(rows: Tensor) -> Tensor:
-        placed = seen.new_zeros(seen.shape, dtype=torch.float32).flatten(0, 1)
-        placed[mask.positions] = rows.float()
-        return spread_across_samples(placed.view(seen.shape), mask.predict)
-
-    scale = seen.float().square().mean().sqrt().clamp_min(1e-12)
-    return {
-        "target_std": mean_std(target),
-        "prediction_std": mean_std(prediction),
-        "target_spread": spread(target),
-        "prediction_spread": spread(prediction),
-        "frontend_spread": spread_across_samples(seen) / scale,
-        "target_rank": effective_rank(target),
-        "prediction_rank": effective_rank(prediction),
-    }

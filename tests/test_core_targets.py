@@ -154,3 +154,38 @@ def test_loss__meets_itself_where_smooth_l1_turns() -> None:
     low, high = regression_loss(just, torch.zeros_like(just), beta=2).tolist()
     assert low == pytest.approx(1)
     assert high == pytest.approx(1)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_batch_norm__over_two_processes_is_that_of_the_whole_batch(padded: bool) -> None:
+    """Each process sees a part; the sums that `total` hands back are those of both."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)
+    padding = torch.rand(5, 4, generator=generator) < 0.3 if padded else None
+    parts = [slice(0, 2), slice(2, 5)]
+
+    def sums_of(calls: list[list[torch.Tensor]], part: int) -> torch.Tensor:
+        own: list[torch.Tensor] = []
+
+        def total(value: torch.Tensor) -> torch.Tensor:
+            own.append(value.clone())
+            known = calls[len(own) - 1] if len(own) <= len(calls) else [value]
+            return torch.stack(known).sum(0)
+
+        normalise(x[parts[part]], "batch", None if padding is None else padding[parts[part]], total)
+        return own[len(calls)] if len(own) > len(calls) else own[-1]
+
+    calls: list[list[torch.Tensor]] = []
+    for _ in range(3):  # count, mean, variance: what one process sums, both must have computed
+        calls.append([sums_of(calls, 0), sums_of(calls, 1)])
+    whole = normalise(x, "batch", padding)
+    for part in parts:
+        queue = iter(calls)
+        cut = normalise(
+            x[part],
+            "batch",
+            None if padding is None else padding[part],
+            lambda value, queue=queue: torch.stack(next(queue)).sum(0),  # type: ignore[misc]  # bound now
+        )
+        keep = slice(None) if padding is None else ~padding[part]
+        assert torch.allclose(cut[keep], whole[part][keep], rtol=0, atol=1e-12)

@@ -70,9 +70,9 @@ def test_finished_run__left_everything_and_is_not_repeated(house: House) -> None
 def test_signal__leaves_a_checkpoint_and_the_same_command_continues(
     house: House, number: int, code: int, workers: int, whole_group: bool
 ) -> None:
-    arguments = ("pretrain.steps=300", "pretrain.log_every=1", "data.workers=" + str(workers))
+    arguments = ("pretrain.steps=80", "pretrain.log_every=1", "data.workers=" + str(workers))
     started = house.start(*arguments)
-    started.wait_for_step(house.stage, 20)
+    started.wait_for_step(house.stage, 10)
     assert started.process.pid is not None
     if whole_group:
         os.killpg(started.process.pid, number)  # as a terminal, `timeout` and Slurm do
@@ -81,11 +81,11 @@ def test_signal__leaves_a_checkpoint_and_the_same_command_continues(
     ended, text = started.wait()
     assert ended == code, text
     step = int(json.loads((house.stage / "checkpoints" / "latest.json").read_text())["step"])
-    assert f"Stopped: Stopped after step {step} of 300" in text
+    assert f"Stopped: Stopped after step {step} of 80" in text
     assert "the same command continues" in text
     assert "Traceback" not in text
     assert house.run(*arguments)[0] == 0
-    assert [row["step"] for row in rows(house.stage)] == list(range(1, 301))
+    assert [row["step"] for row in rows(house.stage)] == list(range(1, 81))
 
 
 def test_second_process__on_the_same_run_is_refused(house: House) -> None:
@@ -98,7 +98,7 @@ def test_second_process__on_the_same_run_is_refused(house: House) -> None:
 
 
 def test_killed_run__can_be_continued_at_once_although_its_worker_lingers(house: House) -> None:
-    arguments = ("pretrain.steps=400", "pretrain.log_every=1", "data.workers=1")
+    arguments = ("pretrain.steps=60", "pretrain.log_every=1", "data.workers=1")
     first = house.start(*arguments)
     first.wait_for_step(house.stage, 5)
     first.send(signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_changed_setting__is_refused_with_both_values_unless_fresh_or_free(house
     ("arguments", "environment", "expected"),
     [
         (["pretrain.batch_size=43"], {}, "has 42 samples, one batch takes 43"),
-        (["pretrain.steps=0"], {}, "less than one update"),
+        (["pretrain.steps='0.01 epochs'"], {}, "less than one update"),
         (["device=cuda"], {"CUDA_VISIBLE_DEVICES": ""}, "no usable GPU"),
     ],
 )

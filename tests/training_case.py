@@ -185,6 +185,7 @@ def server() -> ForkServerContext:
 def command(arguments: list[str], output: Path, environment: dict[str, str]) -> None:
     """The whole `d2v` in this process, which must not have done anything before."""
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell started
     os.environ.update(environment)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)

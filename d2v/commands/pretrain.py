@@ -147,7 +147,7 @@ def _train(
         pin=world.device.type == "cuda",
     )  # fmt: skip
     horizon = horizon_of(settings, len(shards))
-    model = build_data2vec(recipe, horizon)
+    model = build_data2vec(recipe, horizon, world)
     choose_attention(model, world.device.type)
     if settings.init_from is not None:
         _start_from(model, recipe, settings.init_from)

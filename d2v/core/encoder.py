@@ -137,7 +137,9 @@ class Encoder(nn.Module):
             Output after the final norm (B, T, D), and `top_k` features (B, T, D) in block order.
         """
         bias = _attention_bias(tokens)
-        x, features = tokens.values, []
+        # Half precision is for matrix products: the residual stream and the targets stay float32.
+        x = tokens.values if tokens.values.dtype == torch.float64 else tokens.values.float()
+        features = []
         for depth, block in enumerate(self.blocks, start=1):
             output: BlockOutput = block(x, bias)
             x = output.end_of_block

@@ -6,6 +6,8 @@ Letters: B batch, T tokens, D width, N rows.
 import torch
 from torch import Tensor
 
+from d2v.types import Mask
+
 
 @torch.no_grad()
 def mean_std(x: Tensor) -> Tensor:
@@ -65,3 +67,36 @@ def effective_rank(x: Tensor, *, max_rows: int = 2048) -> Tensor:
     singular = eigenvalues.sqrt()
     share = singular / singular.sum().clamp_min(1e-12)
     return torch.exp(-(share * (share + 1e-12).log()).sum()).where(finite, torch.nan)
+
+
+@torch.no_grad()
+def regression_monitors(
+    seen: Tensor, target: Tensor, prediction: Tensor, mask: Mask
+) -> dict[str, Tensor]:
+    """Every monitor of a masked regression; objectives of this kind share them.
+
+    Args:
+        seen: (B, T, D) tokens of the unmasked input as the frontend made them.
+        target: (M, D) at the masked places.
+        prediction: (M, D) at the masked places.
+        mask: the masked places.
+
+    Returns:
+        name -> scalar. `frontend_spread` is relative to the tokens' root mean square.
+    """
+
+    def spread(rows: Tensor) -> Tensor:
+        placed = seen.new_zeros(seen.shape, dtype=torch.float32).flatten(0, 1)
+        placed[mask.positions] = rows.float()
+        return spread_across_samples(placed.view(seen.shape), mask.predict)
+
+    scale = seen.float().square().mean().sqrt().clamp_min(1e-12)
+    return {
+        "target_std": mean_std(target),
+        "prediction_std": mean_std(prediction),
+        "target_spread": spread(target),
+        "prediction_spread": spread(prediction),
+        "frontend_spread": spread_across_samples(seen) / scale,
+        "target_rank": effective_rank(target),
+        "prediction_rank": effective_rank(prediction),
+    }

@@ -3,7 +3,7 @@
 Letters: B batch, T tokens, D width, K blocks. Source: reference section 1.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 TargetFeature = Literal["self_attention", "ffn", "ffn_residual", "end_of_block"]
 TargetNorm = Literal["layer", "instance", "batch", "none"]
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes of a run."""
 
 _EPS = 1e-5
 
@@ -22,6 +24,7 @@ def average_top_k(
     layer_norm: TargetNorm,
     mean_norm: TargetNorm,
     padding: Tensor | None = None,
+    total: Total | None = None,
 ) -> Tensor:
     """Mean over blocks of the normalised features, normalised again.
 
@@ -30,26 +33,30 @@ def average_top_k(
         layer_norm: normalisation of each block's feature.
         mean_norm: normalisation of the mean.
         padding: (B, T) bool, True where there is no data; left out of all statistics.
+        total: for the batch norm, sums a tensor over all processes; None for one process.
 
     Returns:
         (B, T, D) float32 (float64 for float64 features); padded places hold no meaning.
     """
-    total = normalise(features[0], layer_norm, padding)
+    summed = normalise(features[0], layer_norm, padding, total)
     for feature in features[1:]:
-        total = total + normalise(feature, layer_norm, padding)
-    return normalise(total / len(features), mean_norm, padding)
+        summed = summed + normalise(feature, layer_norm, padding, total)
+    return normalise(summed / len(features), mean_norm, padding, total)
 
 
-def normalise(x: Tensor, norm: TargetNorm, padding: Tensor | None = None) -> Tensor:
+def normalise(
+    x: Tensor, norm: TargetNorm, padding: Tensor | None = None, total: Total | None = None
+) -> Tensor:
     """Parameter-free normalisation with biased variance and eps 1e-5.
 
     layer: each token over its channels. instance: each sample and channel over its tokens.
-    batch: each channel over all tokens of the batch (of this device).
+    batch: each channel over all tokens of the batch, over all processes where `total` is given.
 
     Args:
         x: (B, T, D) float.
         norm: which axes share statistics.
         padding: (B, T) bool, True where there is no data.
+        total: sums a tensor over all processes, for the batch norm; None for one process.
 
     Returns:
         (B, T, D), float32 or wider.
@@ -60,13 +67,16 @@ def normalise(x: Tensor, norm: TargetNorm, padding: Tensor | None = None) -> Ten
     if norm == "layer":
         return F.layer_norm(x, x.shape[-1:], eps=_EPS)
     axes = (1,) if norm == "instance" else (0, 1)
-    if padding is None:
+    whole = total if norm == "batch" and total is not None else _unchanged
+    if padding is None and whole is _unchanged:
         variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     else:
-        keep = (~padding).unsqueeze(-1).to(x.dtype)  # (B, T, 1)
-        count = keep.sum(axes, keepdim=True).clamp_min(1)
-        mean = (x * keep).sum(axes, keepdim=True) / count
-        variance = ((x - mean).square() * keep).sum(axes, keepdim=True) / count
+        keep = x.new_ones(*x.shape[:2], 1)  # (B, T, 1)
+        if padding is not None:
+            keep = keep.masked_fill(padding.unsqueeze(-1), 0)
+        count = whole(keep.sum(axes, keepdim=True)).clamp_min(1)
+        mean = whole((x * keep).sum(axes, keepdim=True)) / count
+        variance = whole(((x - mean).square() * keep).sum(axes, keepdim=True)) / count
     return (x - mean) * torch.rsqrt(variance + _EPS)
 
 
@@ -78,3 +88,7 @@ def regression_loss(prediction: Tensor, target: Tensor, *, beta: float) -> Tenso
     if beta == 0:
         return F.mse_loss(prediction, target, reduction="none")
     return F.smooth_l1_loss(prediction, target, beta=beta, reduction="none")
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x

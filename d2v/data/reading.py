@@ -1,5 +1,6 @@
 """What a worker process does: reads, decodes, collates and masks one micro-batch."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -146,12 +147,14 @@ def start_worker(number: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    main = multiprocessing.parent_process()
+    if main is not None:
+        threading.Thread(target=_end_for, args=(main.pid,), daemon=True).start()
     torch.set_num_threads(1)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_for(main: int | None) -> None:
     """Heed SIGTERM from the main process alone."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main:
         pass
     os._exit(0)

@@ -70,8 +70,8 @@ class RunDirectory:
             if differing:
                 raise UsageError(
                     f"{self.path} was started with {'; '.join(differing)}",
-                    remedy=f"Start this stage over (d2v {self.path.name} RECIPE --fresh), or choose "
-                    "another --out or name.",
+                    remedy=f"Start this stage over (d2v {self.path.name} RECIPE --fresh), or "
+                    "choose another --out or name.",
                 )
 
     def start(
