@@ -87,8 +87,8 @@ def modality() -> Modality:
 
 def make_loader(shards: Shards, **given: Any) -> TrainLoader:
     options: dict[str, Any] = {"seed": 0, "num_workers": 0, "max_bad_fraction": 0.0, **given}
-    share = options.pop("share", Share(micro=8))
-    return TrainLoader(shards, modality(), share, **options)
+    share, reader = options.pop("share", Share(micro=8)), options.pop("reader", modality())
+    return TrainLoader(shards, reader, share, **options)
 
 
 def make_job(
@@ -100,6 +100,7 @@ def make_job(
     num_workers: int = 0,
     world: World | None = None,
     evaluate: Callable[[], dict[str, float]] | None = None,
+    reader: Modality | None = None,
     **settings: Any,
 ) -> Job:
     """A job as `d2v pretrain` would make it."""
@@ -125,7 +126,7 @@ def make_job(
     return Job(
         stage="pretrain",
         objective=model,
-        data=make_loader(shards, share=share, num_workers=num_workers),
+        data=make_loader(shards, share=share, num_workers=num_workers, reader=reader or modality()),
         cut=cut,
         settings=asked,
         horizon=horizon,
@@ -209,8 +210,8 @@ class Started:
         return self.process.exitcode, self.output.read_text()
 
     def send(self, number: int) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
 
     def wait_for_step(self, folder: Path, step: int) -> None:
         """Until so many steps are logged."""

@@ -151,10 +151,6 @@ def _train(
     choose_attention(model, world.device.type)
     if settings.init_from is not None:
         _start_from(model, recipe, settings.init_from)
-    if world.writes and not (folder / "plots" / "masks.png").exists():
-        (folder / "plots").mkdir(exist_ok=True)
-        batch, mask = next(loader.iterate(0, in_this_process=True))
-        modality.show_masks(batch, mask, folder / "plots" / "masks.png")
     job = Job(
         stage="pretrain",
         objective=model,
@@ -170,6 +166,10 @@ def _train(
         evaluate=knn_score(loaded, options, model, world, on_problem),
         verbosity=options.verbosity,
     )
+    if world.writes and not (folder / "plots" / "masks.png").exists():
+        (folder / "plots").mkdir(exist_ok=True)
+        batch, mask = next(loader.iterate(0, in_this_process=True))
+        modality.show_masks(batch, mask, folder / "plots" / "masks.png")
     return train(job, stop)
 
 

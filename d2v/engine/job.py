@@ -95,3 +95,16 @@ class Job:
     evaluate: Callable[[], dict[str, float]] | None = None
     """Scores of the present weights; the first one named picks the best checkpoint."""
     verbosity: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a run without an update.
+
+        Raises:
+            UsageError: steps come to none.
+        """
+        if self.horizon.total_steps < 1:
+            raise UsageError(
+                f"{self.stage}: steps {self.settings.steps!r} is less than one update",
+                expected="at least one",
+                remedy="Give a number of steps, or epochs: '3000', '10 epochs'.",
+            )

@@ -15,6 +15,9 @@ from typing import IO
 from d2v.errors import D2VError, PeerLostError
 
 _GRACE_SECONDS = 30.0
+"""For writing a checkpoint after a signal."""
+_PATIENCE_SECONDS = 5.0
+"""For noticing that another rank has failed."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,7 +84,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
                 order.append(rank)
         if order and deadline == float("inf"):
             stopping = ranks[order[0]].returncode in (75, 130)
-            deadline = time.monotonic() + (_GRACE_SECONDS if stopping else 5.0)
+            deadline = time.monotonic() + (_GRACE_SECONDS if stopping else _PATIENCE_SECONDS)
         if time.monotonic() > deadline:
             for process in ranks:
                 process.kill()

@@ -18,7 +18,7 @@ from d2v.engine.progress import Due, Progress
 from d2v.engine.signals import StopRequest
 from d2v.engine.tracking import Tracker, read_metrics
 from d2v.engine.update import BAD, COUNT, LOSS, NORM, STOP, Updater
-from d2v.errors import D2VError, InterruptedRunError, StoppedError, UsageError
+from d2v.errors import D2VError, InterruptedRunError, StoppedError
 
 
 def train(job: Job, stop: StopRequest) -> dict[str, float]:
@@ -34,14 +34,8 @@ def train(job: Job, stop: StopRequest) -> dict[str, float]:
     Raises:
         GuardError: a guard fired; the last good checkpoint is kept.
         StoppedError: SIGTERM came. InterruptedRunError: Ctrl-C came. The same command continues.
-        UsageError: the run has no step, or its checkpoint is of another architecture.
+        UsageError: its checkpoint is of another architecture.
     """
-    if job.horizon.total_steps < 1:
-        raise UsageError(
-            f"{job.stage}: steps {job.settings.steps!r} is less than one update",
-            expected="at least one",
-            remedy="Give a number of steps, or epochs: '3000', '10 epochs'.",
-        )
     return _Training(job, stop).run()
 
 

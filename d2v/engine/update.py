@@ -1,6 +1,7 @@
 """One optimiser update: micro-batches in, new weights out, nothing that waits for the device."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -28,13 +29,7 @@ class Updater:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.rows: list[Tensor] = []
         self.seconds_waited = 0.0
-        self.parallel = (
-            DistributedDataParallel(
-                self.model, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
-            if job.world.size > 1
-            else None
-        )
+        self.parallel = _parallel(self.model) if job.world.size > 1 else None
 
     def update(
         self,
@@ -123,3 +118,10 @@ class Updater:
         for key, value in checkpoint.tensors["optimizer"].items():
             kind, name = key.split("/", 1)
             self.optimizer.state[by_name[name]][kind] = value.to(self.device)
+
+
+def _parallel(model: nn.Module) -> DistributedDataParallel:
+    with warnings.catch_warnings():
+        # torch 2.14 renames broadcast_buffers; torch 2.11 does not know the new name yet.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
