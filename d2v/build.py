@@ -133,14 +133,15 @@ def resolve_precision(
     return "bfloat16" if in_hardware and encoder.dim >= _MIN_BFLOAT16_DIM else "float32"
 
 
-def choose_attention(model: Data2Vec, device: str) -> None:
-    """Pick the attention kernel; auto is matmul for a student on a CPU, fused everywhere else.
+def choose_attention(student: Encoder, device: str, precision: str) -> None:
+    """Pick the attention kernel of an encoder that is about to be trained.
 
-    The fused kernel's backward is slow on a CPU, more so with a learned bias.
+    auto is fused, but matmul in bfloat16 on a CPU, where the fused kernel's backward is several
+    times slower. The teacher has no backward and stays fused.
     """
-    kind = model.encoder.settings.attention
-    model.encoder.use_fused_attention(kind == "fused" or (kind == "auto" and device == "cuda"))
-    model.teacher["encoder"].use_fused_attention(kind != "matmul")  # type: ignore[operator]  # an Encoder
+    kind = student.settings.attention
+    slow = device == "cpu" and precision == "bfloat16"
+    student.use_fused_attention(kind == "fused" or (kind == "auto" and not slow))
 
 
 def frozen(frontend: Frontend, encoder: Encoder, recipe: Recipe, digest: str) -> FrozenEncoder:

@@ -66,6 +66,9 @@ class Data2Vec(Objective):
             averaged.append(("frontend", frontend))
         self.teacher = nn.ModuleDict({name: copy.deepcopy(part) for name, part in averaged})
         self.teacher.requires_grad_(False).eval()
+        # Kept, because walking the modules for them at every update costs more than the average.
+        self._moving = [p for part in self.teacher.values() for p in part.parameters()]
+        self._followed = [p for _, part in averaged for p in part.parameters()]
 
     def train(self, mode: bool = True) -> "Data2Vec":
         """Dropout and drop-path act in the student only (reference section 1.5)."""
@@ -136,9 +139,9 @@ class Data2Vec(Objective):
             Figures to log.
         """
         tau = ema_decay(step, self.settings.tau, self.horizon)
+        ema_update(self._moving, self._followed, tau=tau)
         for name, teacher in self.teacher.items():
             student = getattr(self, name)
-            ema_update(list(teacher.parameters()), list(student.parameters()), tau=tau)
             for kept, current in zip(teacher.buffers(), student.buffers(), strict=True):
                 kept.copy_(current)  # averaging would truncate integers (reference P20)
         return {"tau": tau}

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from d2v.data.shards import Shards
-from d2v.engine import checkpoint as module
 from d2v.engine.checkpoint import load_checkpoint, load_latest, prune, save_checkpoint
 from d2v.errors import D2VError, UsageError
 from tests.training_case import QUIET, final_bytes, make_job, make_shards, rows, run
@@ -155,7 +154,7 @@ def test_full_disk__leaves_the_earlier_checkpoint_and_nothing_half_written(
         if next(count) == call:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", fsync)
+    monkeypatch.setattr("os.fsync", fsync)
     with pytest.raises(D2VError, match="No space left on device.*Earlier checkpoints are unt"):
         save(tmp_path / "checkpoints", 2)
     left = names(tmp_path / "checkpoints") - {"step-000000002"}  # whole where latest.json failed

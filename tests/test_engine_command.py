@@ -65,7 +65,7 @@ def test_finished_run__left_everything_and_is_not_repeated(house: House) -> None
 
 @pytest.mark.parametrize(
     ("number", "code", "workers", "whole_group"),
-    [(signal.SIGTERM, 75, 0, False), (signal.SIGTERM, 75, 1, True), (signal.SIGINT, 130, 1, True)],
+    [(signal.SIGTERM, 75, 1, True), (signal.SIGINT, 130, 0, False)],
 )
 def test_signal__leaves_a_checkpoint_and_the_same_command_continues(
     house: House, number: int, code: int, workers: int, whole_group: bool

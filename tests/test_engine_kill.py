@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.training_case import (
 
 pytestmark = QUIET
 STEPS = 120
-SETTINGS = {"encoder": NOISY, "checkpoint_every": 2, "steps": 6, "log_every": 1}
+SETTINGS: dict[str, Any] = {"encoder": NOISY, "checkpoint_every": 2, "steps": 6, "log_every": 1}
 
 
 @pytest.fixture(scope="module", name="shards")

@@ -148,7 +148,8 @@ def _train(
     )  # fmt: skip
     horizon = horizon_of(settings, len(shards))
     model = build_data2vec(recipe, horizon, world)
-    choose_attention(model, world.device.type)
+    precision = resolve_precision(settings.precision, recipe.encoder, world.device.type)
+    choose_attention(model.encoder, world.device.type, precision)
     if settings.init_from is not None:
         _start_from(model, recipe, settings.init_from)
     job = Job(
@@ -161,7 +162,7 @@ def _train(
         seed=recipe.seed,
         folder=folder,
         world=world,
-        precision=resolve_precision(settings.precision, recipe.encoder, world.device.type),
+        precision=precision,
         identity=identity(recipe),
         evaluate=knn_score(loaded, options, model, world, on_problem),
         verbosity=options.verbosity,

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 
-from d2v.build import FrozenEncoder, frozen, identity, resolve_device, resolve_precision
+from d2v.build import (
+    FrozenEncoder,
+    choose_attention,
+    frozen,
+    identity,
+    resolve_device,
+    resolve_precision,
+)
 from d2v.commands.options import Options
 from d2v.commands.plan import horizon_of
 from d2v.commands.stage import need, share_cores, spare_workers
@@ -44,10 +51,11 @@ def train_supervised(
         len(splits["train"].classes),
     )
     model.initialise(generator_for("supervised", recipe.seed))
-    model.encoder.use_fused_attention(recipe.encoder.attention == "fused")
     place = folder / "supervised"
     place.mkdir(exist_ok=True)
     world = World(device=torch.device(resolve_device(recipe)))  # alone, whatever came before
+    precision = resolve_precision(settings.precision, recipe.encoder, world.device.type)
+    choose_attention(model.encoder, world.device.type, precision)
     with stop_requests() as stop:
         loader = TrainLoader(
             splits["train"],
@@ -68,7 +76,7 @@ def train_supervised(
             seed=recipe.seed,
             folder=place,
             world=world,
-            precision=resolve_precision(settings.precision, recipe.encoder, world.device.type),
+            precision=precision,
             identity=identity(recipe),
             verbosity=options.verbosity,
         )

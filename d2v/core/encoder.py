@@ -46,7 +46,7 @@ class EncoderSettings(Settings):
     0.02 is the published figure for D = 768; a narrow encoder needs more (about 1 / sqrt(D)), or
     its branches start so small that the targets' epsilon swallows them."""
     attention: Literal["auto", "fused", "matmul"] = "auto"
-    """Attention kernel. auto: matmul where it is faster (a CPU in training), else fused."""
+    """Attention kernel. auto: matmul where that is faster (bfloat16 on a CPU), else fused."""
 
     @model_validator(mode="after")
     def _check(self) -> "EncoderSettings":

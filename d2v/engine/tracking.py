@@ -98,7 +98,7 @@ class Tracker:
 
     def _line(self, step: int, shown: str) -> None:
         share = step / self.total_steps
-        if self.verbosity > 0 or share - self.last_line_share >= 0.05 or step == self.total_steps:
+        if self.verbosity > 0 or share - self.last_line_share > 0.0499 or step == self.total_steps:
             self.last_line_share = share
             print(f"{self.stage} {step}/{self.total_steps}  {shown}", flush=True)
 
