@@ -39,10 +39,10 @@ _FREE = (
 """Settings that may change between two starts: they do not decide the result."""
 _SECTIONS = {
     "prepare": ("name", "seed", "modality.name", "modality.store", "data", "prepare"),
-    "pretrain": ("name", "seed", "device", "modality", "encoder", "objective", "data", "pretrain"),
-    "probe": ("name", "seed", "device", "modality", "encoder", "data", "probe"),
+    "pretrain": ("name", "seed", "device", "modality", "encoder", "objective", "pretrain"),
+    "probe": ("name", "seed", "device", "modality", "encoder", "probe"),
 }
-"""Which settings decide a stage's result."""
+"""Which settings decide a stage's result; where data lies does not, its fingerprint does."""
 
 
 def stage_folder(loaded: Loaded[Recipe], options: Options, stage: str) -> Path:
