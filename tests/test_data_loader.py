@@ -13,9 +13,7 @@ from d2v.data.order import Share, epoch_order
 from d2v.data.shards import Shards
 from d2v.errors import D2VError, UsageError
 from d2v.types import Batch, Mask
-from tests.training_case import QUIET, make_loader, make_shards, modality
-
-pytestmark = QUIET
+from tests.training_case import make_loader, make_shards, modality
 
 
 @pytest.fixture(scope="module", name="shards")

@@ -13,9 +13,8 @@ import torch
 from d2v.data.shards import Shards
 from d2v.engine.checkpoint import load_checkpoint, load_latest, prune, save_checkpoint
 from d2v.errors import D2VError, UsageError
-from tests.training_case import QUIET, final_bytes, make_job, make_shards, rows, run
+from tests.training_case import final_bytes, make_job, make_shards, rows, run
 
-pytestmark = QUIET
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
 

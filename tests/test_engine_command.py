@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from d2v.data.shards import Shards
-from tests.training_case import QUIET, Started, make_shards, rows, write_recipe
-
-pytestmark = QUIET
+from tests.training_case import Started, make_shards, rows, write_recipe
 
 
 @pytest.fixture(scope="module", name="shards")

@@ -17,9 +17,8 @@ from d2v.engine.progress import Progress
 from d2v.engine.signals import StopRequest, stop_requests
 from d2v.engine.update import Updater
 from d2v.errors import InterruptedRunError, StoppedError, UsageError
-from tests.training_case import NOISY, QUIET, StopAt, final_bytes, make_job, make_shards, rows, run
+from tests.training_case import NOISY, StopAt, final_bytes, make_job, make_shards, rows, run
 
-pytestmark = QUIET
 SETTINGS: dict[str, Any] = {"encoder": NOISY, "max_batch_per_device": 4}
 """Dropout, drop-path, and two micro-batches an update."""
 

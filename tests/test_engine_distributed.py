@@ -20,9 +20,7 @@ from d2v.engine.signals import StopRequest
 from d2v.errors import D2VError
 from d2v.modalities.vision.modality import Vision
 from d2v.types import Batch, Mask
-from tests.training_case import QUIET, VISION, StopAt, make_job, make_shards, rows, run, server
-
-pytestmark = QUIET
+from tests.training_case import VISION, StopAt, make_job, make_shards, rows, run, server
 
 
 @pytest.fixture(scope="module", name="shards")

@@ -16,9 +16,8 @@ from d2v.errors import GuardError
 from d2v.modalities.vision.augment import AugmentSettings
 from d2v.modalities.vision.modality import Vision
 from d2v.types import Guard
-from tests.training_case import QUIET, VISION, make_job, make_shards, rows, run
+from tests.training_case import VISION, make_job, make_shards, rows, run
 
-pytestmark = QUIET
 FLOOR = Guard(monitor="spread", minimum=0.1, cause="All alike.", remedy="Do otherwise.")
 HORIZON = Horizon(total_steps=100, steps_per_epoch=10)
 

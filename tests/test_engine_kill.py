@@ -14,7 +14,6 @@ from d2v.engine import checkpoint as module
 from d2v.engine.checkpoint import load_latest
 from tests.training_case import (
     NOISY,
-    QUIET,
     Started,
     final_bytes,
     last_step,
@@ -26,7 +25,6 @@ from tests.training_case import (
     write_recipe,
 )
 
-pytestmark = QUIET
 STEPS = 120
 SETTINGS: dict[str, Any] = {"encoder": NOISY, "checkpoint_every": 2, "steps": 6, "log_every": 1}
 

@@ -13,9 +13,7 @@ import pytest
 from d2v.data.shards import Shards
 from d2v.engine.launch import launch
 from d2v.errors import D2VError
-from tests.training_case import QUIET, Started, make_shards, rows, write_recipe
-
-pytestmark = QUIET
+from tests.training_case import Started, make_shards, rows, write_recipe
 
 STUB = """#!/bin/sh
 # Stands in for `python -m d2v`: what a rank does is in the variable with its number.

@@ -19,9 +19,7 @@ from d2v.engine.run_directory import opened
 from d2v.engine.tracking import Tracker, read_metrics
 from d2v.errors import UsageError
 from d2v.types import Batch, Mask
-from tests.training_case import QUIET, make_job, make_shards, rows, run
-
-pytestmark = QUIET
+from tests.training_case import make_job, make_shards, rows, run
 
 
 @pytest.fixture(scope="module", name="shards")

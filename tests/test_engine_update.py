@@ -14,9 +14,7 @@ from d2v.data2vec import Data2Vec
 from d2v.engine.job import BatchCut, Job
 from d2v.engine.update import BAD, COUNT, LOSS, NORM, Updater
 from d2v.errors import UsageError
-from tests.training_case import QUIET, make_job, make_shards
-
-pytestmark = QUIET
+from tests.training_case import make_job, make_shards
 
 
 @pytest.fixture(scope="module", name="shards")

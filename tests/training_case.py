@@ -11,7 +11,6 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import yaml
 from PIL import Image
@@ -33,7 +32,6 @@ from d2v.modalities import Modality, build_modality
 from d2v.modalities.vision.modality import VisionSettings
 from d2v.types import Batch, Mask, SourceItem
 
-QUIET = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 """torchvision 0.29 says that its decoders will move to another package."""
 VISION = VisionSettings.model_validate({
     "name": "vision",
