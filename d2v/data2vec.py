@@ -109,7 +109,9 @@ class Data2Vec(Objective):
             frontend = cast(Frontend, self.teacher["frontend"])
             tokens: Tokens = frontend(frontend.features(batch), None)
         else:
+            self.frontend.eval()  # dropout acts in the student only
             tokens = self.frontend(features.detach(), None)
+            self.frontend.train(self.training)
         top = self.teacher["encoder"](tokens, s.target_feature, s.top_k).features
         first = tokens.num_prefix
         padding = None if tokens.padding is None else tokens.padding[:, first:]

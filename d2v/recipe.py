@@ -71,7 +71,7 @@ class Recipe(Settings):
 
     name: str
     """Names the run directory; slashes make folders."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Fixes every random draw of the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""

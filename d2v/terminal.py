@@ -1,9 +1,11 @@
 """What a person sees of an error and of a report. Used by the command line alone."""
 
 import re
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
@@ -26,7 +28,8 @@ def explained_errors(verbose: bool = False) -> Iterator[None]:
         typer.Exit: with the error's own code, 1 for what nobody foresaw, 130 for Ctrl-C.
     """
     try:
-        yield
+        with _sigterm_as_error():
+            yield
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
         raise  # Typer knows what to do
     except KeyboardInterrupt:
@@ -39,6 +42,23 @@ def explained_errors(verbose: bool = False) -> Iterator[None]:
         stopped = isinstance(error, StoppedError | InterruptedRunError)
         complain(_explanation(error), label="Stopped" if stopped else "Error")
         raise typer.Exit(error.exit_code if isinstance(error, D2VError) else 1) from None
+
+
+@contextmanager
+def _sigterm_as_error() -> Iterator[None]:
+    """SIGTERM unwinds the stack like Ctrl-C, so that nothing half-written stays behind.
+
+    Training installs its own handler for its time: it finishes the step and writes a checkpoint.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StoppedError("SIGTERM came", remedy="The same command continues where it stopped.")
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def complain(message: str, *, label: str = "Error") -> None:

@@ -41,9 +41,9 @@ def test_finished__with_other_settings_or_source_is_not_passed_off(tmp_path: Pat
         run(make_items(50), tmp_path, PrepareSettings(shard_samples=8))
     run(make_items(50), tmp_path, SMALL.model_copy(update={"workers": 1}))
 
-    prepare(partial(make_items, 9), encode, tmp_path / "a", SMALL, seed=0)
+    prepare(partial(make_items, 9), encode, tmp_path / "a", SMALL, seed=0, identity={"n": 9})
     with pytest.raises(UsageError, match="another source"):
-        prepare(partial(make_items, 8), encode, tmp_path / "a", SMALL, seed=0)
+        prepare(partial(make_items, 8), encode, tmp_path / "a", SMALL, seed=0, identity={"n": 8})
 
 
 def test_interrupted__leaves_whole_shards_only_and_goes_on(tmp_path: Path) -> None:

@@ -95,13 +95,14 @@ def plain(world: World, shards: Shards, folder: Path, settings: dict[str, Any]) 
 TWENTY: dict[str, Any] = {"steps": 20, "log_every": 1, "checkpoint_every": 5}
 
 
-@pytest.mark.parametrize("limit", [None, 2])
+@pytest.mark.parametrize(("limit", "norm"), [(None, "layer"), (2, "layer"), (None, "batch")])
 def test_two_processes__have_the_losses_of_one(
-    shards: Shards, tmp_path: Path, limit: int | None
+    shards: Shards, tmp_path: Path, limit: int | None, norm: str
 ) -> None:
-    settings = TWENTY | {"max_batch_per_device": limit}
-    assert in_two(plain, shards, tmp_path / "two", **settings) == [0, 0]
-    run(make_job(shards, tmp_path / "one", reader=Uneven(VISION), **TWENTY))
+    settings = TWENTY | {"objective": {"target_norm": norm}}
+    pieces = {"max_batch_per_device": limit}
+    assert in_two(plain, shards, tmp_path / "two", **settings, **pieces) == [0, 0]
+    run(make_job(shards, tmp_path / "one", reader=Uneven(VISION), **settings))
     two, one = rows(tmp_path / "two"), rows(tmp_path / "one")
     assert [row["step"] for row in two] == list(range(1, 21))
     for name in ("loss", "gradient_norm"):

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from d2v.cli import app
 from d2v.data.shards import Shards
 from d2v.engine.launch import launch
 from d2v.errors import D2VError
@@ -116,6 +118,46 @@ def as_two_ranks(folder: Path, recipe: Path, *arguments: str) -> list[tuple[int 
         for rank in ("0", "1")
     ]  # fmt: skip
     return [rank.wait() for rank in ranks]
+
+
+def test_batch_normalised_targets__of_two_ranks_give_the_losses_of_one(
+    shards: Shards, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path, shards, log_every=1, steps=20)
+    losses = []
+    for name in ("one", "two"):
+        arguments = (f"name={name}", "objective.target_norm=batch", "objective.mean_norm=none")
+        if name == "one":
+            assert start(tmp_path, recipe, *arguments).wait()[0] == 0
+        else:
+            assert [code for code, _ in as_two_ranks(tmp_path, recipe, *arguments)] == [0, 0]
+        losses.append([row["loss"] for row in rows(tmp_path / "runs" / name / "pretrain")])
+    assert len(losses[0]) == len(losses[1]) == 20
+    assert max(abs(one - two) for one, two in zip(*losses, strict=True)) < 1e-5
+    assert losses[0][0] - losses[0][-1] > 0.01, "nothing was learned: the test proves nothing"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_nproc__of_run_shares_out_pretraining_and_ends_with_its_code(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    asked: list[tuple[list[str], int]] = []
+
+    def launched(arguments: list[str], num_processes: int) -> int:
+        asked.append((arguments, num_processes))
+        return code
+
+    monkeypatch.setattr("d2v.commands.run.launch", launched)
+    recipe, out = str(write_recipe(tmp_path, shards)), str(tmp_path / "runs")
+    line = ["run", recipe, "--nproc", "2", "seed=1", "--out", out, "--fresh", "-v", "name=other"]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == code, result.output
+    assert ("Pre-training in 2 processes is done" in result.stdout) == (code == 0)
+    [(arguments, num_processes)] = asked
+    assert arguments[:2] == ["pretrain", recipe]
+    assert {"name=other", "seed=1"} == set(arguments[2 : arguments.index("--out")])
+    assert (arguments[-4:], num_processes) == (["--out", out, "--fresh", "-v"], 2)
+    assert not (tmp_path / "runs").exists()  # this process has trained nothing itself
 
 
 def test_nproc__stops_on_sigterm_and_one_process_goes_on(shards: Shards, tmp_path: Path) -> None:

@@ -197,6 +197,17 @@ def test_recipes__open_with_what_they_show_and_what_to_expect(path: Path) -> Non
         assert any(re.match(rf"# {word}: +\S", line) for line in header), word
 
 
+@pytest.mark.parametrize("word", ["Expect", "Time"])
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_recipes__say_in_figures_what_to_expect_or_that_nobody_measured(
+    path: Path, word: str
+) -> None:
+    found = re.search(rf"^# {word}: +(.*(?:\n#  +.*)*)", path.read_text(), re.M)
+    assert found is not None
+    unknown = re.search(r"not run by us|not\s(#\s+)?measured", found[1])
+    assert unknown or re.search(r"\d", found[1]), found[1]
+
+
 def test_readme__its_tree_names_every_file_and_no_other() -> None:
     blocks = re.findall(r"^```.*?\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     tree = next(block for block in blocks if re.search(r"\bcli\.py\b", block))

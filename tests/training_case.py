@@ -115,6 +115,7 @@ def make_job(
         Encoder(shape),
         Data2VecSettings.model_validate({"top_k": 2} | (objective or {})),
         horizon,
+        world.sum if world.size > 1 else None,
     )
     model.initialise(generator_for("weights", 0))
     model.encoder.use_fused_attention(False)

@@ -9,7 +9,8 @@ import torch
 from d2v.build import build_data2vec, resolve_device, resolve_precision
 from d2v.commands.options import Options
 from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_decay
-from d2v.engine.job import BatchCut
+from d2v.engine.job import BatchCut, TrainSettings
+from d2v.errors import UsageError
 from d2v.modalities import build_modality
 from d2v.recipe import PretrainSettings, Recipe
 
@@ -63,12 +64,31 @@ def pretrain_plan(
     return "\n".join(lines)
 
 
-def horizon_of(settings: PretrainSettings, num_train: int) -> Horizon:
-    """Length of the run in updates."""
-    per_epoch = max(1, num_train // settings.batch_size)
-    as_steps = Horizon(total_steps=0, steps_per_epoch=per_epoch)
-    total = as_steps.steps(settings.steps)
-    return Horizon(total_steps=total, steps_per_epoch=per_epoch)
+def horizon_of(settings: TrainSettings, num_train: int) -> Horizon:
+    """Length of the run in updates.
+
+    Raises:
+        UsageError: a batch is more than the data, or the rate never comes to its peak.
+    """
+    per_epoch = num_train // settings.batch_size
+    if per_epoch == 0:
+        raise UsageError(
+            f"There are {num_train:,} training samples, and one batch takes "
+            f"{settings.batch_size:,}",
+            expected="at least one whole batch",
+            remedy="Lower pretrain.batch_size or add data.",
+        )
+    total = Horizon(total_steps=0, steps_per_epoch=per_epoch).steps(settings.steps)
+    horizon = Horizon(total_steps=total, steps_per_epoch=per_epoch)
+    schedule = settings.optimizer.schedule
+    warmup = horizon.steps(schedule.warmup)
+    if warmup >= total > 0:
+        raise UsageError(
+            f"pretrain.optimizer.schedule.warmup is {warmup:,} steps of a run of {total:,}",
+            expected="a warm-up that ends before the run does",
+            remedy="Shorten it ('5 %' is usual) or lengthen pretrain.steps.",
+        )
+    return horizon
 
 
 def forward_flops(recipe: Recipe, num_tokens: int) -> float:

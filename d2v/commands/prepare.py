@@ -16,6 +16,7 @@ from d2v.data.shards import Shards, check
 from d2v.engine.run_directory import RunDirectory
 from d2v.errors import D2VError, UsageError
 from d2v.modalities import Modality, build_modality
+from d2v.modalities.base import SourceSettings
 from d2v.recipe import DataSet, Recipe
 from d2v.report import Report
 
@@ -54,6 +55,11 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
                     settings,
                     seed=recipe.seed,
                     progress=bar,
+                    identity={
+                        "source": data.model_dump(include=set(SourceSettings.model_fields)),
+                        "modality": recipe.modality.name,
+                        "store": recipe.modality.store.model_dump(mode="json"),
+                    },
                 )
         report = _report(summaries, folders)
         data_json = {name: summary.as_json() for name, summary in summaries.items()}

@@ -62,6 +62,8 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
             _train(loaded, options, shards, world, stop)
             return Report(headline="")
         inputs = {"data": shards.fingerprint}
+        if settings.init_from is not None:
+            inputs["init_from"] = find_checkpoint(settings.init_from).digest
         with working(loaded, options, "pretrain", inputs) as (stage, done):
             if done is None:
                 done = _train_and_report(loaded, options, shards, world, stop, stage)

@@ -195,9 +195,14 @@ def _report(
         f"Accuracy, frozen {settings.network}, pool {settings.pool}, block "
         f"{settings.block or 'last'}, input never masked; mean over {settings.draws} draws of the "
         "labelled samples +- their deviation [95 % confidence interval].",
-        f"Scored on {len(splits[scored]):,} {scored} samples; penalty and k chosen on val. "
-        f"{seconds:.0f} s.",
+        f"Scored on {len(splits[scored]):,} {scored} samples; penalty and k chosen on "
+        f"{len(splits['val']):,} labelled val samples. {seconds:.0f} s.",
     ]
+    if SUPERVISED in table:
+        remarks.append(
+            f"'{SUPERVISED}' saw every train label while its encoder was trained (pre-training's "
+            "steps, batch and optimiser, untuned): its few-label columns are no few-label scores."
+        )
     if scored == "val":
         remarks.append("The source has no test split: choice and score share val (optimistic).")
     return Report(

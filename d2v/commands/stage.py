@@ -32,7 +32,6 @@ _FREE = (
     "pretrain.checkpoint_every",
     "pretrain.keep_checkpoints",
     "pretrain.checkpoint",
-    "pretrain.max_batch_per_device",
     "pretrain.guards",
     "probe.batch_size",
 )
@@ -52,10 +51,13 @@ def stage_folder(loaded: Loaded[Recipe], options: Options, stage: str) -> Path:
 
 def deciding_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     """Dotted settings that decide the stage's result."""
+    sections = _SECTIONS[stage]
+    if stage == "probe" and recipe.probe is not None and recipe.probe.supervised:
+        sections += ("pretrain",)  # the baseline with labels is trained with these
     return {
         key: value
         for key, value in flat(recipe.model_dump(mode="json"))
-        if _under(key, _SECTIONS[stage]) and not _under(key, _FREE)
+        if _under(key, sections) and not _under(key, _FREE)
     }
 
 

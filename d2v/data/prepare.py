@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,7 @@ def prepare(
     *,
     seed: int,
     progress: Progress | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> PrepareSummary:
     """Write `dest/<split>/` shards and indexes, `rejected.jsonl` and `duplicates.jsonl`.
 
@@ -60,6 +60,8 @@ def prepare(
         settings: of shards and splits.
         seed: of the drawn splits.
         progress: told about ten times a second where things stand.
+        identity: settings behind `items` and `encode` that decide the bytes, as JSON: a
+            preparation that was begun with others is refused.
 
     Raises:
         UsageError: no item, none usable, or `dest` holds something else.
@@ -68,8 +70,7 @@ def prepare(
     run = {
         "settings": settings.model_dump(exclude={"workers"}),
         "seed": seed,
-        "items": _bound(items),
-        "encode": _bound(encode),
+        "identity": dict(identity or {}),
     }
     with _explained(dest):
         with writing(dest):
@@ -187,13 +188,6 @@ def _outside(dest: Path, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
                 expected="a folder outside the source",
             )
         yield item
-
-
-def _bound(function: Callable[..., Any]) -> str:
-    """The arguments that a partial carries: its settings, in words that do not change."""
-    if isinstance(function, partial):
-        return f"{function.args} {function.keywords}"
-    return ""
 
 
 def _refuse_no_item(plan: Plan) -> None:

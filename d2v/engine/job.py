@@ -20,7 +20,7 @@ from d2v.types import Batch, Mask, Objective
 class TrainSettings(Settings):
     """Length, batch, optimiser and bookkeeping of one training."""
 
-    steps: Duration
+    steps: Duration = "800 epochs"
     """Length of the run: `3000`, `3000 steps` or `800 epochs`."""
     batch_size: int = Field(2048, ge=1)
     """Samples of one update, over all devices and micro-batches."""

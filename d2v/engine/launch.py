@@ -103,7 +103,6 @@ def _show(aside: IO[bytes]) -> None:
 
 
 def _environment(rank: int, size: int, port: int) -> dict[str, str]:
-    threads = max(1, (os.cpu_count() or 1) // size)
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -111,7 +110,6 @@ def _environment(rank: int, size: int, port: int) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
     }
 
 

@@ -51,6 +51,7 @@ class _Training:
         self.progress = Progress()
         self.tracker: Tracker | None = None
         self.clock, self.timed_updates = 0.0, 0
+        self.sound = True  # no update has been NaN or infinite, whatever the guards may do about it
 
     def run(self) -> dict[str, float]:
         """From the last checkpoint to the end."""
@@ -125,6 +126,7 @@ class _Training:
         losses, norms = (table[:, LOSS] / table[:, COUNT]).tolist(), table[:, NORM].tolist()
         for offset, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
             figures = {"loss": loss, "gradient_norm": norm}
+            self.sound = self.sound and math.isfinite(loss) and math.isfinite(norm)
             self._say(self.guards.check_finite(first + offset, figures))
         self.progress.count(losses, norms, int(table[:, BAD].sum()))
         self.timed_updates += len(table)
@@ -162,7 +164,13 @@ class _Training:
         return scores, better
 
     def _save(self) -> None:
-        """One checkpoint, by rank 0; the best is kept beside the newest."""
+        """One checkpoint, by rank 0; the best is kept beside the newest.
+
+        Weights that an infinite update went through are not saved over good ones; the guard's
+        warning has told.
+        """
+        if not self.sound:
+            return
         if self.tracker is not None:
             self.tracker.flush()
         self.progress.strikes = dict(self.guards.strikes)

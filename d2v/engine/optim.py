@@ -1,6 +1,7 @@
 """AdamW: which parameter gets which weight decay and which share of the learning rate."""
 
 import re
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -14,12 +15,16 @@ _NEVER_DECAYED = ("cls_token", "mask_token", "positions")
 _SHARED_BY_BLOCKS = "relative_position_bias_table"
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of an average, below 1."""
+
+
 class OptimizerSettings(Settings):
     """AdamW (decoupled decay) and its schedules. Defaults: published ViT-B, reference 2.1."""
 
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate for the global batch."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Decay of the gradient's and the squared gradient's averages."""
     eps: float = Field(1e-8, gt=0)
     """Added to the denominator after bias correction."""
