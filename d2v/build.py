@@ -76,6 +76,20 @@ def load_encoder(
     return frozen(frontend, encoder, recipe, checkpoint.digest)
 
 
+def start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
+    """Take another run's student; the teacher starts as its copy (reference 2.1, phase 2).
+
+    Raises:
+        UsageError: no checkpoint there, or one of another architecture.
+    """
+    checkpoint = find_checkpoint(path)
+    check_identity(checkpoint, identity(recipe))
+    tensors = checkpoint.tensors["model"]
+    model.frontend.load_state_dict(_part(tensors, "frontend."))
+    model.encoder.load_state_dict(_part(tensors, "encoder."))
+    model.copy_student_to_teacher()
+
+
 def find_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a folder, or the newest whole one of a run directory."""
     if (path / "manifest.json").exists():

@@ -189,7 +189,7 @@ def test_unnormalised_targets__collapse_to_a_constant(shards: Shards, tmp_path: 
     optimizer = {"learning_rate": 3e-2, "weight_decay": 1.0, "schedule": {"warmup": 0}}
     job = make_job(shards, tmp_path, objective=objective, optimizer=optimizer,
                    **{**LONG, "steps": 200, "log_every": 5})  # fmt: skip
-    with pytest.raises(GuardError, match=r"Collapse at step \d+: (target|prediction)") as caught:
+    with pytest.raises(GuardError, match=r"Collapse at step \d+: XX is") as caught:
         run(job)
     fired = int(str(caught.value).split("step ")[1].split(":")[0])
     assert "Lower the learning rate" in str(caught.value)

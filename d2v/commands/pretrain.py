@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,28 @@ from d2v.build import (
     build_data2vec,
     choose_attention,
     find_checkpoint,
-    identity,
     resolve_device,
-    resolve_precision,
+    start_from,
 )
 from d2v.commands.knn import knn_score
 from d2v.commands.options import Options
-from d2v.commands.plan import horizon_of, pretrain_plan
+from d2v.commands.plan import pretrain_plan
 from d2v.commands.stage import (
     need,
     open_split,
     shards_folder,
-    share_cores,
-    spare_workers,
     stage_folder,
     this_world,
     working,
 )
+from d2v.commands.training import problem_writer, training_job
 from d2v.config import Loaded
+from d2v.core.schedules import Horizon
 from d2v.data.loader import TrainLoader
-from d2v.data.order import Share
 from d2v.data.shards import Shards
 from d2v.data2vec import Data2Vec
 from d2v.engine.distributed import World
-from d2v.engine.identity import check_identity
-from d2v.engine.job import BatchCut, Job
+from d2v.engine.job import Job
 from d2v.engine.loop import train
 from d2v.engine.plots import plot_curves
 from d2v.engine.run_directory import RunDirectory
@@ -85,7 +83,7 @@ def _train_and_report(
         figures = _train(loaded, options, shards, world, stop)
     finally:  # a collapse can be looked at too
         rows = read_metrics(stage.path)
-        if rows:
+        with suppress(OSError):  # a full disk must not hide the error that is under way
             plot_curves(rows, stage.plots / "curves.png", loaded.name)
     assert figures is not None
     seconds = time.perf_counter() - started
@@ -100,7 +98,7 @@ def _train_and_report(
                 f"{checkpoint.step:,}",
                 *(f"{figures[name]:.4f}" for name in
                   ("loss", "target_std", "prediction_std", "target_spread")),
-                f"{scores[-1]:.3f}" if scores else "no labels",
+                f"{scores[-1]:.3f}" if scores else "-",
                 f"{seconds:.0f}",
             ]
         ],
@@ -132,82 +130,39 @@ def _train(
         return None
     recipe, settings = loaded.settings, need(loaded.settings, "pretrain", loaded)
     folder = stage_folder(loaded, options, "pretrain")
-    cut = BatchCut.of(settings.batch_size, world.size, settings.max_batch_per_device)
-    num_workers = spare_workers(recipe)
-    share_cores(num_workers)
-    modality = build_modality(recipe.modality)
-    on_problem = _problem_writer(folder, world)
-    loader = TrainLoader(
-        shards,
-        modality,
-        Share(micro=cut.micro, accumulation=cut.accumulation, rank=world.rank,
-              world_size=world.size),
-        seed=recipe.seed,
-        num_workers=num_workers,
-        max_bad_fraction=recipe.data.max_bad_fraction,
-        on_problem=on_problem,
-        pin=world.device.type == "cuda",
-    )  # fmt: skip
-    horizon = horizon_of(settings, len(shards))
-    model = build_data2vec(recipe, horizon, world)
-    precision = resolve_precision(settings.precision, recipe.encoder, world.device.type)
-    choose_attention(model.encoder, world.device.type, precision)
-    if settings.init_from is not None:
-        _start_from(model, recipe, settings.init_from)
-    job = Job(
-        stage="pretrain",
-        objective=model,
-        data=loader,
-        cut=cut,
-        settings=settings,
-        horizon=horizon,
-        seed=recipe.seed,
-        folder=folder,
-        world=world,
-        precision=precision,
-        identity=identity(recipe),
-        evaluate=knn_score(loaded, options, model, world, on_problem),
+
+    def objective(horizon: Horizon, precision: str) -> Data2Vec:
+        model = build_data2vec(recipe, horizon, world)
+        choose_attention(model.encoder, world.device.type, precision)
+        if settings.init_from is not None:
+            start_from(model, recipe, settings.init_from)
+        return model
+
+    job = training_job(
+        recipe, settings, shards, world, stage="pretrain", folder=folder, objective=objective,
         verbosity=options.verbosity,
-    )
-    if world.writes and not (folder / "plots" / "masks.png").exists():
-        (folder / "plots").mkdir(exist_ok=True)
-        batch, mask = next(loader.iterate(0, in_this_process=True))
-        modality.show_masks(batch, mask, folder / "plots" / "masks.png")
-    return train(job, stop)
+    )  # fmt: skip
+    if world.writes:
+        _show_masks(job, recipe, folder / "plots" / "masks.png")
+    assert isinstance(job.objective, Data2Vec)
+    on_problem = problem_writer(folder, world)
+    score = knn_score(loaded, options, job.objective, world, on_problem)
+    return train(replace(job, evaluate=score), stop)
+
+
+def _show_masks(job: Job, recipe: Recipe, path: Path) -> None:
+    """The first batch with its masks as a picture, once."""
+    if not path.exists():
+        assert isinstance(job.data, TrainLoader)
+        path.parent.mkdir(exist_ok=True)
+        batch, mask = next(job.data.iterate(0, in_this_process=True))
+        build_modality(recipe.modality).show_masks(batch, mask, path)
 
 
 def _agree(world: World, *, finished: bool) -> bool:
     """Rank 0 tells the others whether there is anything to do."""
     flag = torch.tensor(float(finished), device=world.device)
     return bool(world.sum(flag) > 0)
-
-
-def _start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
-    """The student of another run; the teacher starts as its copy (reference 2.1, phase 2)."""
-    checkpoint = find_checkpoint(path)
-    check_identity(checkpoint, identity(recipe))
-    tensors = checkpoint.tensors["model"]
-    for name in ("frontend", "encoder"):
-        part = {
-            key.removeprefix(f"{name}."): value
-            for key, value in tensors.items()
-            if key.startswith(f"{name}.")
-        }
-        getattr(model, name).load_state_dict(part)
-    model.copy_student_to_teacher()
-
-
-def _problem_writer(folder: Path, world: World) -> Callable[[str], None]:
-    """Unusable samples go to bad_samples.txt, a file a process."""
-    path = folder / ("bad_samples.txt" if world.rank == 0 else f"bad_samples.{world.rank}.txt")
-    told = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
-
-    def write(text: str) -> None:
-        if text not in told:  # by an earlier start
-            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text + "\n")
-
-    return write
 
 
 def _dry_run(

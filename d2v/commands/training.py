@@ -1,0 +1,94 @@
+"""One training, put together from a recipe: cut, data, length, objective, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from d2v.build import identity, resolve_precision
+from d2v.commands.plan import horizon_of
+from d2v.commands.stage import share_cores, spare_workers
+from d2v.core.schedules import Horizon
+from d2v.data.loader import TrainLoader
+from d2v.data.order import Share
+from d2v.data.shards import Shards
+from d2v.engine.distributed import World
+from d2v.engine.job import BatchCut, Job, TrainSettings
+from d2v.modalities import build_modality
+from d2v.recipe import Recipe
+from d2v.types import Objective
+
+BuildObjective = Callable[[Horizon, str], Objective]
+"""From the length of the run and the precision that it computes in."""
+
+
+def training_job(
+    recipe: Recipe,
+    settings: TrainSettings,
+    shards: Shards,
+    world: World,
+    *,
+    stage: str,
+    folder: Path,
+    objective: BuildObjective,
+    verbosity: int,
+) -> Job:
+    """Everything about a training but its scores; its cores are shared out here.
+
+    Args:
+        recipe: seed, modality, encoder and data of the run.
+        settings: length, batch and optimiser.
+        shards: what it reads.
+        world: this process among all.
+        stage: name shown to the person.
+        folder: where checkpoints, metrics and unusable samples go.
+        objective: builds what is trained.
+        verbosity: -1 quiet, 0 normal, 1 verbose.
+    """
+    cut = BatchCut.of(settings.batch_size, world.size, settings.max_batch_per_device)
+    num_workers = spare_workers(recipe)
+    share_cores(num_workers)
+    horizon = horizon_of(settings, len(shards))
+    precision = resolve_precision(settings.precision, recipe.encoder, world.device.type)
+    share = Share(
+        micro=cut.micro,
+        accumulation=cut.accumulation,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    return Job(
+        stage=stage,
+        objective=objective(horizon, precision),
+        data=TrainLoader(
+            shards,
+            build_modality(recipe.modality),
+            share,
+            seed=recipe.seed,
+            num_workers=num_workers,
+            max_bad_fraction=recipe.data.max_bad_fraction,
+            on_problem=problem_writer(folder, world),
+            pin=world.device.type == "cuda",
+        ),
+        cut=cut,
+        settings=settings,
+        horizon=horizon,
+        seed=recipe.seed,
+        folder=folder,
+        world=world,
+        precision=precision,
+        identity=identity(recipe),
+        verbosity=verbosity,
+    )
+
+
+def problem_writer(folder: Path, world: World) -> Callable[[str], None]:
+    """Unusable samples go to bad_samples.txt, a file a process."""
+    path = folder / ("bad_samples.txt" if world.rank == 0 else f"bad_samples.{world.rank}.txt")
+    told = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
+
+    def write(text: str) -> None:
+        if text not in told:  # by an earlier start
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text + "\n")
+
+    return write
