@@ -178,7 +178,8 @@ def final_bytes(folder: Path, step: int) -> dict[str, bytes]:
 
 def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training_case", "d2v.commands.pretrain"])
+    names = ("tests.training_case", "d2v.commands.pretrain", "d2v.commands.prepare")
+    context.set_forkserver_preload(list(names))
     return context
 
 

@@ -13,6 +13,7 @@ from d2v.build import (
     untrained_encoder,
 )
 from d2v.commands.options import Options
+from d2v.commands.probe_table import PRETRAINED, SUPERVISED, UNTRAINED, probe_report
 from d2v.commands.stage import (
     need,
     open_split,
@@ -25,7 +26,7 @@ from d2v.commands.stage import (
 )
 from d2v.commands.supervised import train_supervised
 from d2v.config import Loaded
-from d2v.core.probing import Budget, FeatureSet, ProbeSettings, Score, probe_scores
+from d2v.core.probing import FeatureSet, ProbeSettings, Score, probe_scores
 from d2v.data.loader import read_split
 from d2v.data.shards import Shards
 from d2v.engine.checkpoint import Checkpoint
@@ -35,10 +36,6 @@ from d2v.extract import FeatureFunction, baseline_features, encoder_features, ex
 from d2v.modalities import Modality, build_modality
 from d2v.recipe import Recipe
 from d2v.report import Report
-
-PRETRAINED = "pre-trained encoder"
-UNTRAINED = "same encoder, untrained"
-SUPERVISED = "same encoder, trained with labels"
 
 
 def run(loaded: Loaded[Recipe], options: Options) -> Report:
@@ -67,7 +64,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
             encoders[SUPERVISED] = train_supervised(loaded, options, splits, stage.path)
         unusable: set[str] = set()
         table = _score_all(recipe, settings, modality, splits, encoders, unusable)
-        report = _report(table, settings, splits, time.perf_counter() - started)
+        report = probe_report(table, settings, splits, time.perf_counter() - started)
         report.remarks.extend([*_about(checkpoint, loaded, options), *sorted(unusable)])
         result = _result(table, settings, splits, inputs, report)
         stage.finish(result | {"unusable": sorted(unusable)})
@@ -172,55 +169,6 @@ def _score_all(
             num_classes=num_classes, seed=recipe.seed,
         )  # fmt: skip
     return table
-
-
-def _report(
-    table: dict[str, list[Score]],
-    settings: ProbeSettings,
-    splits: dict[str, Shards],
-    seconds: float,
-) -> Report:
-    columns = ["frozen features", "probe", *map(_budget, settings.labels_per_class)]
-    rows: list[list[str]] = []
-    highlight = None
-    for name, scores in table.items():
-        for classifier in ("linear", "knn"):
-            if name == PRETRAINED and classifier == "linear":
-                highlight = len(rows)
-            rows.append([name, "kNN" if classifier == "knn" else classifier, *(
-                _cell(score) for score in scores if score.classifier == classifier
-            )])  # fmt: skip
-    scored = "test" if "test" in splits else "val"
-    remarks = [
-        f"Accuracy, frozen {settings.network}, pool {settings.pool}, block "
-        f"{settings.block or 'last'}, input never masked; mean over {settings.draws} draws of the "
-        "labelled samples +- their deviation [95 % confidence interval].",
-        f"Scored on {len(splits[scored]):,} {scored} samples; penalty and k chosen on "
-        f"{len(splits['val']):,} labelled val samples. {seconds:.0f} s.",
-    ]
-    if SUPERVISED in table:
-        remarks.append(
-            f"'{SUPERVISED}' saw every train label while its encoder was trained (pre-training's "
-            "steps, batch and optimiser, untuned): its few-label columns are no few-label scores."
-        )
-    if scored == "val":
-        remarks.append("The source has no test split: choice and score share val (optimistic).")
-    return Report(
-        headline="Frozen-feature scores", columns=columns, rows=rows, highlight=highlight,
-        remarks=remarks,
-    )  # fmt: skip
-
-
-def _budget(budget: Budget) -> str:
-    if budget == "all":
-        return "all labels"
-    return f"{budget} label{'' if budget == 1 else 's'} a class"
-
-
-def _cell(score: Score) -> str:
-    a = score.accuracy
-    spread = f" +- {a.std:.3f}" if len(score.accuracies) > 1 else ""
-    return f"{a.mean:.3f}{spread} [{a.low:.3f}, {a.high:.3f}]"
 
 
 def _result(
