@@ -138,7 +138,7 @@ def test_bad_samples__may_not_be_all_there_is(trained: Path) -> None:
 def test_fewer_samples_than_a_batch__are_refused_and_the_next_try_is_free(desk: Path) -> None:
     worked(d2v("prepare", "my.yaml"))
     result = d2v("pretrain", "my.yaml", "pretrain.batch_size=19")
-    refused(result, "18 samples", "one batch takes 19", "pretrain.batch_size")
+    refused(result, "18 training samples", "one batch takes 19", "pretrain.batch_size")
     assert left(PRETRAINED) == []
     worked(d2v("pretrain", "my.yaml", "pretrain.batch_size=18"))
 

@@ -129,7 +129,7 @@ def test_print_config__says_where_each_value_comes_from(desk: Path) -> None:
     shown = worked(d2v("pretrain", "my.yaml", "encoder=vit-mini", "seed=7", "--print-config"))
     for line in (
         "seed: 7  # command line",
-        "  mlp_ratio: 4.0  # conf/encoder/vit-tiny.yaml",
+        "  mlp_ratio: 4.0  # conf/encoder/vit-mini.yaml",
         "  top_k: 1  # my.yaml",
         "  beta: 2.0  # default",
     ):
