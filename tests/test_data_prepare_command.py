@@ -7,13 +7,15 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL.PngImagePlugin import PngImageFile
 
-from d2v.modalities.vision import modality as vision
+from d2v.modalities.vision.store import StoreSettings, encode_image
+from d2v.types import SourceItem
 from tests.hostile_case import SHARDS, d2v, desk_fixture, left, refused, worked
 from tests.prepare_case import digests, lines
 from tests.training_case import command, picture, server
@@ -30,7 +32,7 @@ objective: {top_k: 1}
 data: {source: PHOTOS}
 prepare: {val_fraction: 0.2, test_fraction: 0.1, shard_samples: 3}
 """
-COUNT = 180
+COUNT = 120
 
 
 @pytest.fixture(scope="module", name="recipe")
@@ -49,8 +51,9 @@ def recipe_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def with_lent_server(arguments: list[str], output: Path) -> None:
     """The command, whose encoder processes come from the tests' fork server: it is warm."""
-    lent = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]  # not in the stubs
-    lent.ensure_running = lambda: None  # what it would start is there: this process's parent
+    lent = multiprocessing.forkserver._forkserver
+    vars(lent)["ensure_running"] = lambda: None  # it would start what is there: our parent
+    vars(resource_tracker._resource_tracker)["_fd"] = None  # its own, told of what a kill leaves
     command(arguments, output, {})
 
 
@@ -93,9 +96,9 @@ def undisturbed_fixture(recipe: Path, tmp_path_factory: pytest.TempPathFactory) 
     code, text = run.wait()
     assert (code, f"{COUNT} inputs" in text) == (0, True), text
     found = digests(run.dest)
-    assert len([name for name in found if name.endswith(".tar")]) > 50
+    assert len([name for name in found if name.endswith(".tar")]) > 30
     assert {"rejected.jsonl", "duplicates.jsonl", "train/index.json"} < set(found)
-    assert len(lines(run.dest / "rejected.jsonl")) == 14
+    assert len(lines(run.dest / "rejected.jsonl")) == 10
     assert len(lines(run.dest / "duplicates.jsonl")) > 10
     return found
 
@@ -111,7 +114,7 @@ def test_killed_ten_times__the_command_ends_with_the_same_bytes(
     for attempt in range(10):
         run = Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}")
         if attempt % 3:  # most starts get somewhere, others die while they start
-            run.wait_for(killed_at[-1] + 1 + draws.randrange(4))
+            run.wait_for(killed_at[-1] + 1 + draws.randrange(3))
             time.sleep(draws.uniform(0, 0.02))
         else:
             time.sleep(draws.uniform(0, 0.5))
@@ -163,14 +166,12 @@ def at_picture(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], N
     monkeypatch.setattr(PngImageFile, "load", load)
 
 
-def test_sigterm__inside_a_picture_does_not_make_it_a_bad_picture(
+def test_sigterm__inside_a_picture_is_not_taken_for_a_bad_picture(
     desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Decoders turn whatever goes wrong into "damaged": a stop must not be caught there.
     at_picture(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
     result = d2v("prepare", "my.yaml", "prepare.shard_samples=3")
-    refused_pictures = lines(SHARDS / "rejected.jsonl") if result.exit_code == 0 else []
-    assert refused_pictures == []
     assert result.exit_code == 75, result.output
     assert "same command continues" in result.stderr
     worked(d2v("prepare", "my.yaml", "prepare.shard_samples=3"), "24 stored + 0 rejected")
@@ -183,15 +184,15 @@ def test_sigterm__inside_a_picture_does_not_make_it_a_bad_picture(
 def cut_fixture(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A desk whose preparation was stopped by Ctrl-C after a few shards."""
     worked(d2v("prepare", "my.yaml", "prepare.shard_samples=3", "--out", "whole"))
-    encode, calls = vision.encode_image, iter(range(13))
+    calls = iter(range(13))
 
-    def interrupted(*given: Any) -> dict[str, bytes]:
+    def interrupted(item: SourceItem, settings: StoreSettings) -> dict[str, bytes]:
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        return encode(*given)
+        return encode_image(item, settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vision, "encode_image", interrupted)
+        patch.setattr("d2v.modalities.vision.modality.encode_image", interrupted)
         assert d2v("prepare", "my.yaml", "prepare.shard_samples=3").exit_code == 130
     assert len([name for name in left(SHARDS) if name.endswith(".tar")]) == 4
     shutil.copytree("photos", "others")

@@ -187,13 +187,13 @@ def test_unnormalised_targets__collapse_to_a_constant(shards: Shards, tmp_path: 
     objective = {"target_feature": "ffn", "target_norm": "none", "mean_norm": "none", "beta": 0,
                  "tau": {"tau_e": 0.5}}  # fmt: skip
     optimizer = {"learning_rate": 3e-2, "weight_decay": 1.0, "schedule": {"warmup": 0}}
-    job = make_job(shards, tmp_path, objective=objective, optimizer=optimizer,
-                   **{**LONG, "steps": 200, "log_every": 1})  # fmt: skip
+    job = make_job(shards, tmp_path, encoder={"init_std": 0.5}, objective=objective,
+                   optimizer=optimizer, **{**LONG, "steps": 200, "log_every": 5})  # fmt: skip
     with pytest.raises(GuardError, match=r"Collapse at step \d+: target_std is") as caught:
         run(job)
     fired = int(str(caught.value).split("step ")[1].split(":")[0])
     assert "Check that target_norm is not none" in str(caught.value)
-    print([r["target_std"] for r in rows(tmp_path)]); assert 0
+    assert rows(tmp_path)[0]["target_std"] > 0.2, "it did not get there by learning"
     checkpoint, _ = load_latest(tmp_path / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.step <= fired
