@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL.PngImagePlugin import PngImageFile
 
+from d2v.data.files import WholeFile
 from d2v.modalities.vision.store import StoreSettings, encode_image
 from d2v.types import SourceItem
 from tests.hostile_case import SHARDS, d2v, desk_fixture, left, refused, worked
@@ -175,6 +176,24 @@ def test_sigterm__inside_a_picture_is_not_taken_for_a_bad_picture(
     assert result.exit_code == 75, result.output
     assert "same command continues" in result.stderr
     worked(d2v("prepare", "my.yaml", "prepare.shard_samples=3"), "24 stored + 0 rejected")
+
+
+def test_sigterm__at_an_unlucky_moment_leaves_no_temporary_file(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlucky(WholeFile):
+        """Stopped when the file is there and nobody has been given it yet."""
+
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            if path.name == "part-000003.jsonl":
+                self._file.close()  # nobody will
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("d2v.data.journal.WholeFile", Unlucky)
+    assert d2v("prepare", "my.yaml", "prepare.shard_samples=3").exit_code == 75
+    assert len([name for name in left(SHARDS) if name.endswith(".tar")]) == 3
+    assert not list(SHARDS.rglob("*.tmp"))
 
 
 # Continued with other settings

@@ -121,7 +121,7 @@ def test_changed_setting__is_refused_with_both_values_unless_fresh_or_free(house
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [
-        (["pretrain.batch_size=43"], {}, "has 42 samples, one batch takes 43"),
+        (["pretrain.batch_size=43"], {}, "42 training samples, and one batch takes 43"),
         (["pretrain.steps='0.01 epochs'"], {}, "less than one update"),
         (["device=cuda"], {"CUDA_VISIBLE_DEVICES": ""}, "no usable GPU"),
     ],

@@ -83,8 +83,9 @@ def _train_and_report(
         figures = _train(loaded, options, shards, world, stop)
     finally:  # a collapse can be looked at too
         rows = read_metrics(stage.path)
-        with suppress(OSError):  # a full disk must not hide the error that is under way
-            plot_curves(rows, stage.plots / "curves.png", loaded.name)
+        if rows:
+            with suppress(OSError):  # a full disk must not hide the error that is under way
+                plot_curves(rows, stage.plots / "curves.png", loaded.name)
     assert figures is not None
     seconds = time.perf_counter() - started
     scores = [row["knn"] for row in rows if row.get("knn") is not None]
