@@ -17,6 +17,10 @@ from d2v.report import Report
 _NUMBER = re.compile(r"[-+±<>~]*\d.*|[-–—]?")
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM, as Ctrl-C is KeyboardInterrupt: nothing that handles errors may take it for one."""
+
+
 @contextmanager
 def explained_errors(verbose: bool = False) -> Iterator[None]:
     """Turn an exception into a message and an exit code.
@@ -35,6 +39,9 @@ def explained_errors(verbose: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         complain("stopped by Ctrl-C.", label="Stopped")
         raise typer.Exit(InterruptedRunError.exit_code) from None
+    except _TerminatedError:
+        complain("SIGTERM came. The same command continues where it stopped.", label="Stopped")
+        raise typer.Exit(StoppedError.exit_code) from None
     except Exception as error:
         foreseen = isinstance(error, D2VError | OSError | MemoryError) or _out_of_memory(error)
         if not foreseen or (verbose and not isinstance(error, UsageError)):
@@ -52,7 +59,7 @@ def _sigterm_as_error() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise StoppedError("SIGTERM came", remedy="The same command continues where it stopped.")
+        raise _TerminatedError
 
     earlier = signal.signal(signal.SIGTERM, stop)
     try:
