@@ -34,6 +34,7 @@ from d2v.core.schedules import Horizon
 from d2v.data.loader import TrainLoader
 from d2v.data.shards import Shards
 from d2v.data2vec import Data2Vec
+from d2v.engine.checkpoint import Checkpoint, load_checkpoint
 from d2v.engine.distributed import World
 from d2v.engine.job import Job
 from d2v.engine.loop import train
@@ -41,7 +42,7 @@ from d2v.engine.plots import plot_curves
 from d2v.engine.run_directory import RunDirectory
 from d2v.engine.signals import StopRequest, stop_requests
 from d2v.engine.tracking import read_metrics
-from d2v.errors import UsageError
+from d2v.errors import D2VError, UsageError
 from d2v.modalities import build_modality
 from d2v.recipe import PretrainSettings, Recipe
 from d2v.report import Report
@@ -90,7 +91,7 @@ def _train_and_report(
     seconds = time.perf_counter() - started
     scores = [row["knn"] for row in rows if row.get("knn") is not None]
     bad = int(rows[-1].get("bad_samples") or 0)
-    checkpoint = find_checkpoint(stage.path)
+    checkpoint = _final_checkpoint(stage, rows[-1]["step"])
     report = Report(
         headline=f"Pre-trained {stage.path}",
         columns=["steps", "loss", "target std", "pred. std", "target spread", "kNN", "seconds"],
@@ -121,6 +122,23 @@ def _train_and_report(
         }
     )
     return report
+
+
+def _final_checkpoint(stage: RunDirectory, step: int) -> Checkpoint:
+    """The checkpoint of the run's last update.
+
+    Raises:
+        D2VError: there is none, because an update was not finite and guards only warn.
+    """
+    path = stage.path / "checkpoints" / f"step-{step:09d}"
+    if not path.exists():
+        raise D2VError(
+            f"The weights of step {step} were not kept: an update on the way was not finite",
+            expected="finite losses and gradients to the end",
+            remedy="Lower the learning rate, lengthen the warm-up, or use precision float32; "
+            "earlier checkpoints are in the same folder.",
+        )
+    return load_checkpoint(path)
 
 
 def _train(

@@ -19,7 +19,7 @@ from d2v.data.encoding import Encode, encoders
 from d2v.data.files import WriteFailedError, locked, writing
 from d2v.data.journal import Journal, Part, has_parts
 from d2v.data.plan import SPLITS, Draw, Plan
-from d2v.data.results import begin, clear, finish, finished
+from d2v.data.results import begin, clear, finish, finished, remove_leftovers
 from d2v.data.settings import PrepareSettings
 from d2v.data.splitwriter import SplitWriter
 from d2v.data.summary import PrepareProgress, PrepareSummary, SplitSummary
@@ -102,7 +102,9 @@ class _Run:
             _refuse_no_sample(journal, self._dest)
             return finish(self._dest, journal, splits, plan.classes(), run)
         except BaseException:
-            if not has_parts(work):
+            if has_parts(work):
+                remove_leftovers(self._dest)
+            else:
                 clear(self._dest)
             raise
 

@@ -87,9 +87,14 @@ def begin(dest: Path) -> Path:
             remedy="Choose another folder, or use --fresh to replace the shards there.",
         )
     work.mkdir(exist_ok=True)
-    for folder in (work, dest, *(dest / split for split in SPLITS)):
-        remove_temporaries(folder)
+    remove_leftovers(dest)
     return work
+
+
+def remove_leftovers(dest: Path) -> None:
+    """What a kill or an error left half-written."""
+    for folder in (dest / WORK, dest, *(dest / split for split in SPLITS)):
+        remove_temporaries(folder)
 
 
 def _outputs(dest: Path) -> list[Path]:
