@@ -15,6 +15,7 @@ import pytest
 from PIL.PngImagePlugin import PngImageFile
 
 from d2v.data.files import WholeFile
+from d2v.data.journal import Journal, Part
 from d2v.modalities.vision.store import StoreSettings, encode_image
 from d2v.types import SourceItem
 from tests.hostile_case import SHARDS, d2v, desk_fixture, left, refused, worked
@@ -50,8 +51,22 @@ def recipe_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe
 
 
-def with_lent_server(arguments: list[str], output: Path) -> None:
+def braked_after(parts: int) -> None:
+    """Let this process finish so many parts and then wait to be killed."""
+    original, finished = Journal.append, iter(range(parts))
+
+    def append(self: Journal, part: Part) -> None:
+        if next(finished, None) is None:
+            time.sleep(600)
+        original(self, part)
+
+    Journal.append = append  # type: ignore[method-assign]  # of a process of its own
+
+
+def with_lent_server(arguments: list[str], output: Path, brake: int | None) -> None:
     """The command, whose encoder processes come from the tests' fork server: it is warm."""
+    if brake is not None:
+        braked_after(brake)
     lent = multiprocessing.forkserver._forkserver
     vars(lent)["ensure_running"] = lambda: None  # it would start what is there: our parent
     vars(resource_tracker._resource_tracker)["_fd"] = None  # its own, told of what a kill leaves
@@ -61,11 +76,11 @@ def with_lent_server(arguments: list[str], output: Path) -> None:
 class Preparing:
     """`d2v prepare` in a process of its own, and what it has done so far."""
 
-    def __init__(self, recipe: Path, out: Path, *arguments: str) -> None:
+    def __init__(self, recipe: Path, out: Path, *arguments: str, brake: int | None = None) -> None:
         self.dest = out / "tiny" / "prepare" / "shards" / "common"
         self.output = out.with_name(f"{out.name}-{time.monotonic_ns()}")
         line = ["prepare", str(recipe), "--out", str(out), *arguments]
-        self.process = server().Process(target=with_lent_server, args=(line, self.output))
+        self.process = server().Process(target=with_lent_server, args=(line, self.output, brake))
         self.process.start()
 
     def finished_parts(self) -> int:
@@ -113,7 +128,8 @@ def test_killed_ten_times__the_command_ends_with_the_same_bytes(
 ) -> None:
     draws, killed_at = random.Random(workers), [0]
     for attempt in range(10):
-        run = Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}")
+        # Ten times three of its 40 parts: however fast the machine, it is never done before.
+        run = Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}", brake=3)
         if attempt % 3:  # most starts get somewhere, others die while they start
             run.wait_for(killed_at[-1] + 1 + draws.randrange(3))
             time.sleep(draws.uniform(0, 0.02))

@@ -26,7 +26,7 @@ class House:
     def start(self, *arguments: str, **environment: str) -> Started:
         self.starts += 1
         line = ["pretrain", str(self.recipe), "--out", str(self.folder / "runs"), *arguments]
-        return Started(line, self.folder / f"output-{self.starts}", **environment)
+        return Started(line, self.folder / f"output-{self.starts}", environment=environment)
 
     def run(self, *arguments: str) -> tuple[int | None, str]:
         return self.start(*arguments).wait()

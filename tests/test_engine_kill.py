@@ -25,7 +25,9 @@ from tests.training_case import (
     write_recipe,
 )
 
-STEPS = 120
+STEPS = 160
+BRAKE = 15
+"""Steps that a start may get on: ten are not enough to be done, however fast the machine."""
 SETTINGS: dict[str, Any] = {"encoder": NOISY, "checkpoint_every": 2, "steps": 6, "log_every": 1}
 
 
@@ -43,16 +45,16 @@ def test_killed_ten_times__the_command_ends_with_the_same_bytes(
     recipe = write_recipe(tmp_path, shards, steps=STEPS, log_every=1, checkpoint_every=5,
                           max_batch_per_device=4)  # fmt: skip
 
-    def start(out: str, attempt: int) -> Started:
+    def start(out: str, attempt: int, brake: int | None = None) -> Started:
         arguments = ["pretrain", str(recipe), "--out", str(tmp_path / out), "data.workers=1",
                      "encoder.dropout=0.1", "encoder.drop_path=0.2"]  # fmt: skip
-        return Started(arguments, tmp_path / f"{out}-{attempt}")
+        return Started(arguments, tmp_path / f"{out}-{attempt}", brake=brake)
 
     assert start("undisturbed", 0).wait()[0] == 0
     stage, draws = tmp_path / "killed" / "tiny" / "pretrain", random.Random(5)
     killed_at: list[int] = []
     for attempt in range(10):
-        started = start("killed", attempt)
+        started = start("killed", attempt, BRAKE)
         if attempt % 3:  # most starts get somewhere, others die while they start
             started.wait_for_step(stage, max(killed_at, default=0) + 1)
             time.sleep(draws.uniform(0, 0.1))

@@ -104,7 +104,7 @@ def shards_fixture(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 def start(folder: Path, recipe: Path, *arguments: str, **environment: str) -> Started:
     line = ["pretrain", str(recipe), "--out", str(folder / "runs"), *arguments]
-    return Started(line, folder / f"output-{time.monotonic_ns()}", **environment)
+    return Started(line, folder / f"output-{time.monotonic_ns()}", environment=environment)
 
 
 def as_two_ranks(folder: Path, recipe: Path, *arguments: str) -> list[tuple[int | None, str]]:

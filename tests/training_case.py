@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ from d2v.engine.distributed import World
 from d2v.engine.job import BatchCut, Job, TrainSettings
 from d2v.engine.loop import train
 from d2v.engine.signals import StopRequest
+from d2v.engine.tracking import Tracker
 from d2v.modalities import Modality, build_modality
 from d2v.modalities.vision.modality import VisionSettings
 from d2v.types import Batch, Mask, SourceItem
 
-"""torchvision 0.29 says that its decoders will move to another package."""
 VISION = VisionSettings.model_validate({
     "name": "vision",
     "frontend": {"image_size": 8, "patch_size": 2, "channels": 1, "positions": "learned",
@@ -183,8 +183,24 @@ def server() -> ForkServerContext:
     return context
 
 
-def command(arguments: list[str], output: Path, environment: dict[str, str]) -> None:
+def braked_after(steps: int) -> None:
+    """Let this process log so many steps and then wait to be killed."""
+    original, logged = Tracker.log, iter(range(steps))
+
+    def log(self: Tracker, step: int, figures: Mapping[str, float]) -> None:
+        if next(logged, None) is None:
+            time.sleep(600)
+        original(self, step, figures)
+
+    Tracker.log = log  # type: ignore[method-assign]  # of a process of its own
+
+
+def command(
+    arguments: list[str], output: Path, environment: dict[str, str], brake: int | None = None
+) -> None:
     """The whole `d2v` in this process, which must not have done anything before."""
+    if brake is not None:
+        braked_after(brake)
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell started
     os.environ.update(environment)
@@ -198,16 +214,24 @@ def command(arguments: list[str], output: Path, environment: dict[str, str]) -> 
 class Started:
     """A `d2v` command under way in a process of its own."""
 
-    def __init__(self, arguments: list[str], output: Path, **environment: str) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        output: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        brake: int | None = None,
+    ) -> None:
         self.output = output
-        self.process = server().Process(target=command, args=(arguments, output, environment))
+        given = (arguments, output, environment or {}, brake)
+        self.process = server().Process(target=command, args=given)
         self.process.start()
 
     def wait(self, timeout: float = 60) -> tuple[int | None, str]:
         """Exit code, and what it wrote to stdout and stderr."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, f"still running: {self.output.read_text()}"
-        return self.process.exitcode, self.output.read_text()
+        return self.process.exitcode, self.output.read_text() if self.output.exists() else ""
 
     def send(self, number: int) -> None:
         if self.process.is_alive() and self.process.pid is not None:
