@@ -89,12 +89,12 @@ class Data2Vec(Objective):
         """
         features = self.frontend.features(batch)
         seen, targets = self.targets(batch, features)  # (B, T, D)        section 3.3
-        tokens = self.frontend(features, mask)  #                          section 3.2
+        tokens = self.frontend(features, mask, batch.padding)  #           section 3.2
         student = self.encoder(tokens).last[:, tokens.num_prefix :]  # (B, T, D)
         prediction = self.head(_select(student, mask))  # (M, D)
         target = _select(targets, mask)  # (M, D)
         total = self.regression(prediction, target)  #                     section 3.4
-        monitors = regression_monitors(seen, target, prediction, mask) if monitor else {}
+        monitors = regression_monitors(seen, target, prediction, mask, batch.padding) if monitor else {}
         return Loss(total=total, count=mask.predict.sum(), monitors=monitors)
 
     @torch.no_grad()
@@ -107,10 +107,10 @@ class Data2Vec(Objective):
         s = self.settings
         if s.teacher_averages == "all":
             frontend = cast(Frontend, self.teacher["frontend"])
-            tokens: Tokens = frontend(frontend.features(batch), None)
+            tokens: Tokens = frontend(frontend.features(batch), None, batch.padding)
         else:
             self.frontend.eval()  # dropout acts in the student only
-            tokens = self.frontend(features.detach(), None)
+            tokens = self.frontend(features.detach(), None, batch.padding)
             self.frontend.train(self.training)
         top = self.teacher["encoder"](tokens, s.target_feature, s.top_k).features
         first = tokens.num_prefix

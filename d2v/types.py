@@ -6,6 +6,7 @@ Letters: B batch, T tokens, D width, H heads, M masked tokens of the whole batch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,52 @@ from torch import Tensor, nn
 class SourceItem:
     """One raw sample as the user has it, before it is read.
 
-    Either `path` names a file or `content` holds the bytes (data that ships inside a package).
+    Either `path` names a file, of which `offset` and `num_bytes` may cut a piece, or `content`
+    holds the bytes (data that ships inside a package).
     """
 
     name: str
     """Stable name for reports: the path relative to the source, with forward slashes."""
     path: Path | None = None
     content: bytes | None = None
+    offset: int = 0
+    """Where the item begins in its file, in bytes."""
+    num_bytes: int | None = None
+    """How much of its file the item takes; None to the end."""
+    part: str = ""
+    """Tells items apart that share the same bytes (a stretch of time); belongs to identity."""
     label: str | None = None
     split: str | None = None
     """"train", "val" or "test" where the source itself says so, else None."""
+    group: str | None = None
+    """What must stay together in one split (a person, say); None where nothing must."""
+    details: dict[str, str] = field(default_factory=dict)
+    """What else the source says of it; the modality fixes the keys."""
+    problem: str | None = None
+    """Why the source itself rules it out; it will be rejected with this reason."""
 
     def read(self) -> bytes:
         """The raw bytes. Raises OSError where the file cannot be read."""
         if self.content is not None:
             return self.content
         assert self.path is not None
-        return self.path.read_bytes()
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(-1 if self.num_bytes is None else self.num_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSample:
+    """One sample as shards hold it; an item may give several."""
+
+    members: dict[str, bytes]
+    """Extension -> content."""
+    length: int = 1
+    """What batches are measured by where samples differ: the modality fixes the unit."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Figures that the summary adds up over each split; the modality fixes the names."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about it, though it can be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +154,18 @@ class Frontend(nn.Module, ABC):
         """Everything that does not depend on the mask, computed once a step: (B, T, ...)."""
 
     @abstractmethod
-    def forward(self, features: Tensor, mask: Mask | None) -> Tokens:
-        """Tokens with positions, masked places replaced; None masks nothing."""
+    def forward(self, features: Tensor, mask: Mask | None, padding: Tensor | None) -> Tokens:
+        """Tokens with positions, masked places replaced.
+
+        Args:
+            features: what `features` gave.
+            mask: None masks nothing.
+            padding: (B, T) bool, the batch's, True where there is no data; None for nowhere.
+        """
+
+    @abstractmethod
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Take figures of the training data into buffers (a mean, say), before the first update."""
 
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:

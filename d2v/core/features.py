@@ -33,7 +33,7 @@ def pooled_features(
     Returns:
         (B, F).
     """
-    tokens = frontend(frontend.features(batch), None)
+    tokens = frontend(frontend.features(batch), None, batch.padding)
     depth = len(encoder.blocks)
     if block is None or block == depth:
         x: Tensor = encoder(tokens).last

@@ -71,7 +71,7 @@ def effective_rank(x: Tensor, *, max_rows: int = 2048) -> Tensor:
 
 @torch.no_grad()
 def regression_monitors(
-    seen: Tensor, target: Tensor, prediction: Tensor, mask: Mask
+    seen: Tensor, target: Tensor, prediction: Tensor, mask: Mask, padding: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Every monitor of a masked regression; objectives of this kind share them.
 
@@ -80,6 +80,7 @@ def regression_monitors(
         target: (M, D) at the masked places.
         prediction: (M, D) at the masked places.
         mask: the masked places.
+        padding: (B, T) bool, True where there is no data; None for nowhere.
 
     Returns:
         name -> scalar. `frontend_spread` is relative to the tokens' root mean square.
@@ -90,13 +91,16 @@ def regression_monitors(
         placed[mask.positions] = rows.float()
         return spread_across_samples(placed.view(seen.shape), mask.predict)
 
-    scale = seen.float().square().mean().sqrt().clamp_min(1e-12)
+    keep = None if padding is None else ~padding
+    power = seen.float().square().mean(-1)  # (B, T)
+    mean = power.mean() if keep is None else (power * keep).sum() / keep.sum().clamp_min(1)
+    scale = mean.sqrt().clamp_min(1e-12)
     return {
         "target_std": mean_std(target),
         "prediction_std": mean_std(prediction),
         "target_spread": spread(target),
         "prediction_spread": spread(prediction),
-        "frontend_spread": spread_across_samples(seen) / scale,
+        "frontend_spread": spread_across_samples(seen, keep) / scale,
         "target_rank": effective_rank(target),
         "prediction_rank": effective_rank(prediction),
     }

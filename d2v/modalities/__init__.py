@@ -1,5 +1,7 @@
 """The modalities: one folder each, listed in one table."""
 
+from pathlib import Path
+
 from d2v.modalities.base import Modality, ModalityPlan, SourceSettings
 from d2v.modalities.vision.modality import Vision, VisionSettings
 
@@ -10,9 +12,9 @@ MODALITIES = {"vision": Vision}
 """name -> class, built from its settings."""
 
 
-def build_modality(settings: ModalitySettings) -> Modality:
-    """The modality that a recipe names."""
-    return MODALITIES[settings.name](settings)
+def build_modality(settings: ModalitySettings, learned: Path | None = None) -> Modality:
+    """The modality that a recipe names; `learned`: where its `learn` wrote."""
+    return MODALITIES[settings.name](settings, learned)
 
 
 __all__ = ["MODALITIES", "Modality", "ModalityPlan", "ModalitySettings", "SourceSettings",

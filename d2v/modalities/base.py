@@ -3,47 +3,103 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from torch import Generator, Tensor
 
 from d2v.core.encoder import EncoderSettings
 from d2v.settings import Settings
-from d2v.types import Batch, Frontend, Mask, SourceItem
+from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
+
+Features = Callable[[Batch], Tensor]
+"""Batch -> (B, F) float."""
 
 
 class SourceSettings(Settings):
-    """Where raw data lies."""
+    """Where raw data lies, and how to read it."""
 
     source: str | None = None
-    """A folder, a .csv or .tsv file, or `builtin:digits`."""
+    """A folder, a file, or data that comes with d2v (`builtin:digits`)."""
+    files: dict[Literal["train", "val", "test"], str] | None = None
+    """Split -> file below the source, where names and columns do not tell the splits."""
     path_column: str = "path"
     """Column of a table with each sample's file, relative to the table's folder."""
     label_column: str = "label"
     """Column of a table with the labels; a table may do without."""
     split_column: str = "split"
     """Column of a table with train, val or test; a table may do without."""
+    speaker_column: str = "speaker"
+    """Column of a table with who speaks; speakers stay in one split."""
+    transcript_column: str = "transcript"
+    """Column of a table with what is said."""
+    start_column: str = "start"
+    """Column of a table with where in its file a sample begins, in seconds."""
+    end_column: str = "end"
+    """Column of a table with where it ends, in seconds."""
+    text_column: str = "text"
+    """Column of a table, or field of a JSON line, with the text."""
+    pair_column: str | None = None
+    """Column or field with the second text of a pair."""
+    header: bool = True
+    """Whether a table names its columns; false: columns are called 0, 1, 2, ..."""
+    quoting: bool = True
+    """Whether a table quotes fields; false: a quotation mark is a character like any other."""
 
 
 class Modality(ABC):
     """One modality. Small and picklable: worker processes carry it along.
 
+    Built from its settings and, where encoding needs what `learn` wrote, the folder of that.
     A stored example is a tensor whose meaning the modality fixes.
     """
+
+    @property
+    @abstractmethod
+    def length_unit(self) -> LengthUnit:
+        """What a sample's length is told in to people."""
 
     @abstractmethod
     def read_source(self, source: SourceSettings) -> Iterator[SourceItem]:
         """Raw samples in a fixed order. Raises UsageError where the source makes no sense."""
 
     @abstractmethod
-    def encode(self, item: SourceItem) -> dict[str, bytes]:
-        """What is stored of one raw sample: extension -> content. Raises BadSampleError."""
+    def learn(self, items: Callable[[], Iterable[SourceItem]], folder: Path) -> None:
+        """Write into `folder` what encoding must know of all the data; nothing where it is there.
+
+        Called once, for the set that pre-training reads, before anything is encoded.
+        """
 
     @abstractmethod
-    def decode(self, parts: dict[str, bytes], generator: Generator | None) -> Tensor:
-        """One example from what is stored; random changes from the generator, None for none."""
+    def encode(self, item: SourceItem) -> list[StoredSample]:
+        """What is stored of one raw item: at least one sample. Raises BadSampleError."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What a reader of the shards must know, as JSON; kept in every index."""
+
+    @abstractmethod
+    def check_data(self, about: Mapping[str, Any]) -> None:
+        """Refuse shards whose `about` does not fit these settings. Raises UsageError."""
+
+    @abstractmethod
+    def summarise(self, totals: Mapping[str, Mapping[str, float]]) -> Summarised:
+        """Words and files from what the samples' `totals` add up to: split -> name -> sum."""
+
+    @abstractmethod
+    def decode(
+        self, parts: dict[str, bytes], generator: Generator | None, limit: int | None = None
+    ) -> Tensor:
+        """One example from what is stored.
+
+        Args:
+            parts: extension -> content.
+            generator: of random changes; None for none.
+            limit: longest length wanted, in the unit of `StoredSample.length`; what is longer is
+                cropped, at a place that the generator draws (without one, at its beginning).
+        """
 
     @abstractmethod
     def collate(self, examples: Sequence[Tensor]) -> Batch:
@@ -55,19 +111,49 @@ class Modality(ABC):
 
     @abstractmethod
     def sample_mask(self, batch: Batch, generators: Sequence[Generator]) -> Mask:
-        """Where the model must predict; one generator a sample."""
+        """Where the model must predict, one place a sample at least; one generator a sample."""
 
     @abstractmethod
-    def baseline_features(self, batch: Batch) -> dict[str, Tensor]:
-        """Features that need no training: name -> (B, F) float. What an encoder must beat."""
+    def baselines(self, train: Callable[[], Iterable[Batch]]) -> dict[str, Features]:
+        """Features that need no training: name -> function. What an encoder must beat.
+
+        Args:
+            train: reads the training split, for what must be counted on it.
+        """
 
     @abstractmethod
-    def plan(self, encoder: EncoderSettings) -> ModalityPlan:
-        """Figures for `--dry-run`."""
+    def plan(self, encoder: EncoderSettings, length: float | None = None) -> ModalityPlan:
+        """Figures for `--dry-run`; `length`: of a mean sample, where it is known."""
 
     @abstractmethod
     def show_masks(self, batch: Batch, mask: Mask, path: Path) -> None:
         """Draw some samples with their masks into a PNG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthUnit:
+    """How lengths are told to people.
+
+    Args:
+        name: plural of the unit, "seconds".
+        size: lengths as stored in one unit, 16,000.
+    """
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summarised:
+    """What preparing tells of a modality.
+
+    Args:
+        lines: for the report.
+        files: name -> content, written beside the splits.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ class Classify(Objective):
     def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
         """Cross entropy summed over labelled samples."""
         assert batch.labels is not None
-        tokens = self.frontend(self.frontend.features(batch), None)
+        tokens = self.frontend(self.frontend.features(batch), None, batch.padding)
         first = tokens.num_prefix
         padding = None if tokens.padding is None else tokens.padding[:, first:]
         pooled = mean_over_tokens(self.encoder(tokens).last[:, first:], padding)  # (B, D)

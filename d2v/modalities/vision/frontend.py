@@ -3,6 +3,7 @@
 Letters: B batch, T patches, D width, H heads; C, S channels and side of a picture in pixels.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -94,12 +95,13 @@ class VisionFrontend(Frontend):
         embedded: Tensor = self.patch_embed(pixels)
         return embedded
 
-    def forward(self, features: Tensor, mask: Mask | None) -> Tokens:
+    def forward(self, features: Tensor, mask: Mask | None, padding: Tensor | None) -> Tokens:
         """Tokens for the encoder.
 
         Args:
             features: (B, T, D) patch embeddings.
             mask: masked patches are replaced by one learned vector; None masks nothing.
+            padding: None; pictures have one size.
 
         Returns:
             (B, T + CLS, D) with positions, CLS first; relative bias (1, H, T + CLS, T + CLS).
@@ -118,6 +120,9 @@ class VisionFrontend(Frontend):
             attention_bias=None if self.relative is None else self.relative.get_bias(),
             num_prefix=int(self.settings.cls_token),
         )
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Nothing: mean and deviation of pixels are settings."""
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

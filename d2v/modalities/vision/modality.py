@@ -1,9 +1,9 @@
 """Images as a modality: the promises of modalities/base.py kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
@@ -11,7 +11,14 @@ from torch import Generator, Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from d2v.core.encoder import EncoderSettings
-from d2v.modalities.base import Modality, ModalityPlan, SourceSettings
+from d2v.modalities.base import (
+    Features,
+    LengthUnit,
+    Modality,
+    ModalityPlan,
+    SourceSettings,
+    Summarised,
+)
 from d2v.modalities.vision.augment import AugmentSettings, augment, middle
 from d2v.modalities.vision.decode import read_picture
 from d2v.modalities.vision.frontend import FrontendSettings, VisionFrontend
@@ -20,7 +27,7 @@ from d2v.modalities.vision.pictures import draw_masks
 from d2v.modalities.vision.source import read_source
 from d2v.modalities.vision.store import StoreSettings, encode_image
 from d2v.settings import Settings
-from d2v.types import Batch, Frontend, Mask, SourceItem
+from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
 
 _BASELINE_SIDE = 32
 """Raw pixels are averaged down to this side: more would drown a linear probe."""
@@ -34,6 +41,11 @@ class VisionSettings(Settings):
     mask: MaskSettings = MaskSettings()
     augment: AugmentSettings = AugmentSettings()
     store: StoreSettings = StoreSettings()
+
+    prepare_sections: ClassVar[tuple[str, ...]] = ("store",)
+    """Sections that decide what preparing writes."""
+    model_sections: ClassVar[tuple[str, ...]] = ("frontend",)
+    """Sections that decide which tensors a model has."""
 
     @property
     def has_cls(self) -> bool:
@@ -58,16 +70,38 @@ class Vision(Modality):
     """Images."""
 
     settings: VisionSettings
+    learned: Path | None = None
+
+    @property
+    def length_unit(self) -> LengthUnit:
+        """Pictures are counted."""
+        return LengthUnit(name="pictures", size=1)
+
+    def learn(self, items: Callable[[], Iterable[SourceItem]], folder: Path) -> None:
+        """Nothing: a picture is stored without knowledge of the others."""
+
+    def about(self) -> dict[str, Any]:
+        """Nothing that shards of pictures do not show themselves."""
+        return {}
+
+    def check_data(self, about: Mapping[str, Any]) -> None:
+        """Any shards with pictures will do."""
+
+    def summarise(self, totals: Mapping[str, Mapping[str, float]]) -> Summarised:
+        """Nothing beyond what the summary counts anyway."""
+        return Summarised()
 
     def read_source(self, source: SourceSettings) -> Iterator[SourceItem]:
         """Folder trees, flat folders, tables, built-in digits."""
         return read_source(source)
 
-    def encode(self, item: SourceItem) -> dict[str, bytes]:
+    def encode(self, item: SourceItem) -> list[StoredSample]:
         """A JPEG, PNG or WebP that needs no further conversion."""
-        return encode_image(item, self.settings.store)
+        return [StoredSample(members=encode_image(item, self.settings.store))]
 
-    def decode(self, parts: dict[str, bytes], generator: Generator | None) -> Tensor:
+    def decode(
+        self, parts: dict[str, bytes], generator: Generator | None, limit: int | None = None
+    ) -> Tensor:
         """(C, S, S) uint8, augmented where there is a generator."""
         frontend, changes = self.settings.frontend, self.settings.augment
         image = read_picture(
@@ -89,14 +123,11 @@ class Vision(Modality):
         """Blocks of patches, another draw for each picture."""
         return patch_masks(self.settings.frontend.grid_side, self.settings.mask, generators)
 
-    def baseline_features(self, batch: Batch) -> dict[str, Tensor]:
+    def baselines(self, train: Callable[[], Iterable[Batch]]) -> dict[str, Features]:
         """Raw pixels in 0..1, averaged down to at most 32 x 32."""
-        pixels = batch.inputs.float() / 255
-        if pixels.shape[-1] > _BASELINE_SIDE:
-            pixels = adaptive_avg_pool2d(pixels, _BASELINE_SIDE)
-        return {"raw pixels": pixels.flatten(1)}
+        return {"raw pixels": _raw_pixels}
 
-    def plan(self, encoder: EncoderSettings) -> ModalityPlan:
+    def plan(self, encoder: EncoderSettings, length: float | None = None) -> ModalityPlan:
         """Figures for a dry run."""
         frontend = self.settings.frontend
         patches = frontend.grid_side**2
@@ -113,3 +144,10 @@ class Vision(Modality):
     def show_masks(self, batch: Batch, mask: Mask, path: Path) -> None:
         """A grid of pictures with the masked patches greyed out."""
         draw_masks(batch, mask, self.settings.frontend.grid_side, path)
+
+
+def _raw_pixels(batch: Batch) -> Tensor:
+    pixels = batch.inputs.float() / 255
+    if pixels.shape[-1] > _BASELINE_SIDE:
+        pixels = adaptive_avg_pool2d(pixels, _BASELINE_SIDE)
+    return pixels.flatten(1)
