@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from d2v.config import flat
 from d2v.core.encoder import Encoder, EncoderSettings
 from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
@@ -107,12 +108,14 @@ def find_checkpoint(path: Path) -> Checkpoint:
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """Dotted settings that decide which tensors there are and what they mean."""
-    sections = {
-        "modality.name": recipe.modality.name,
-        **_flat("modality.frontend", recipe.modality.frontend.model_dump(mode="json")),
-        **_flat("encoder", recipe.encoder.model_dump(mode="json")),
-    }
-    regularisation = {"dropout", "attention_dropout", "drop_path", "attention", "init_std"}
+    modality = recipe.modality.model_dump(mode="json")
+    sections: dict[str, Any] = {"modality.name": recipe.modality.name}
+    for section in recipe.modality.model_sections:
+        sections |= flat({f"modality.{section}": modality[section]})
+    sections |= flat({"encoder": recipe.encoder.model_dump(mode="json")})
+    regularisation = {"dropout", "activation_dropout", "attention_dropout", "drop_path",
+                      "layerdrop", "attention", "init", "init_std", "gradient_scale",
+                      "path"}  # fmt: skip
     return {
         key: value
         for key, value in sections.items()
@@ -176,7 +179,3 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}.{key}": value for key, value in values.items()}

@@ -76,6 +76,11 @@ class Data2Vec(Objective):
         self.teacher.eval()
         return self
 
+    @property
+    def trains_all_always(self) -> bool:
+        """Unless layerdrop skips blocks."""
+        return self.encoder.settings.layerdrop == 0
+
     def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
         """The loss of one micro-batch.
 
@@ -170,7 +175,7 @@ class Data2Vec(Objective):
         """Draw the student's weights; the teacher starts as its copy."""
         self.frontend.initialise(generator)
         self.encoder.initialise(generator)
-        initialise_linear(self.head.modules(), self.encoder.settings.init_std, generator)
+        initialise_linear(self.head.modules(), self.encoder.settings, generator)
         self.copy_student_to_teacher()
 
     def copy_student_to_teacher(self) -> None:

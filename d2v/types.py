@@ -215,6 +215,11 @@ def _moved(what: Batch | Mask, device: torch.device) -> dict[str, Any]:
 class Objective(nn.Module, ABC):
     """What the engine trains: a module that answers a micro-batch with a loss."""
 
+    @property
+    @abstractmethod
+    def trains_all_always(self) -> bool:
+        """Whether every micro-batch gives every parameter a gradient."""
+
     @abstractmethod
     def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
         """Loss summed over what it counts; monitors where asked for."""

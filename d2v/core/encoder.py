@@ -35,16 +35,26 @@ class EncoderSettings(Settings):
     """Epsilon of every layer norm (official vision 1e-6, fairseq 1e-5; reference P21)."""
     layer_scale: float | None = Field(1e-4, gt=0)
     """Initial value of the learned scale on each branch; null for none."""
+    input_norm: bool = False
+    """Normalise the tokens, and drop out of them, before the first block (fairseq's encoder of
+    post-norm blocks; reference section 2.2). Leave it off where the frontend ends in a norm."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """On attention output, and inside and after the feed-forward part."""
+    """On attention output, after the feed-forward part, and after `input_norm`."""
+    activation_dropout: float = Field(0.0, ge=0, lt=1)
+    """Inside the feed-forward part, after GELU."""
     attention_dropout: float = Field(0.05, ge=0, lt=1)
     """On attention weights."""
     drop_path: float = Field(0.25, ge=0, lt=1)
     """Stochastic depth of the last block; linear in depth from 0 (reference section 2.1)."""
+    layerdrop: float = Field(0.0, ge=0, lt=1)
+    """Chance that training skips a whole block, one draw a block (reference section 1.5)."""
+    init: Literal["truncated", "normal"] = "truncated"
+    """How weights are drawn. truncated: a normal clipped at one deviation, the branches' outputs
+    divided by sqrt(2 l) in block l (official vision); normal: as drawn (fairseq's BERT init)."""
     init_std: float = Field(0.02, gt=0)
-    """Deviation of the truncated normal that weights are drawn from, clipped at one deviation.
-    0.02 is the published figure for D = 768; a narrow encoder needs more (about 1 / sqrt(D)), or
-    its branches start so small that the targets' epsilon swallows them."""
+    """Deviation of that normal. 0.02 is the published figure for D = 768; a narrow encoder needs
+    more (about 1 / sqrt(D)), or its branches start so small that the targets' epsilon swallows
+    them."""
     attention: Literal["auto", "fused", "matmul"] = "auto"
     """Attention kernel. auto: matmul where that is faster (bfloat16 on a CPU), else fused."""
 
@@ -86,6 +96,7 @@ class EncoderBlock(Block):
             drop_path=drop_path,
             norm_layer=partial(nn.LayerNorm, eps=settings.norm_eps),  # type: ignore[arg-type]  # timm calls it
         )
+        self.mlp.drop1 = nn.Dropout(settings.activation_dropout)
         self.norm_position = settings.norm_position
 
     def forward(self, x: Tensor, attention_bias: Tensor | None = None) -> BlockOutput:  # type: ignore[override]  # returns the features too
@@ -120,8 +131,13 @@ class Encoder(nn.Module):
         self.settings = settings
         rates = torch.linspace(0, settings.drop_path, settings.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(EncoderBlock(settings, rate) for rate in rates)
-        norm = nn.LayerNorm(settings.dim, eps=settings.norm_eps)
-        self.norm = norm if settings.norm_position == "pre" else nn.Identity()
+        has_norm = {"input_norm": settings.input_norm, "norm": settings.norm_position == "pre"}
+        norms = {
+            name: nn.LayerNorm(settings.dim, eps=settings.norm_eps) if wanted else nn.Identity()
+            for name, wanted in has_norm.items()
+        }
+        self.input_norm, self.norm = norms["input_norm"], norms["norm"]
+        self.dropout = nn.Dropout(settings.dropout if settings.input_norm else 0.0)
 
     def forward(
         self, tokens: Tokens, collect: TargetFeature = "end_of_block", top_k: int = 0
@@ -139,8 +155,12 @@ class Encoder(nn.Module):
         bias = _attention_bias(tokens)
         # Half precision is for matrix products: the residual stream and the targets stay float32.
         x = tokens.values if tokens.values.dtype == torch.float64 else tokens.values.float()
+        x = self.dropout(self.input_norm(x))
         features = []
+        skipped = self._skipped()
         for depth, block in enumerate(self.blocks, start=1):
+            if depth in skipped:
+                continue
             output: BlockOutput = block(x, bias)
             x = output.end_of_block
             if depth > len(self.blocks) - top_k:
@@ -152,29 +172,54 @@ class Encoder(nn.Module):
         for block in self._typed_blocks():
             block.attn.fused_attn = fused
 
+    def _skipped(self) -> set[int]:
+        """Numbers of the blocks that layerdrop leaves out of this pass, 1..L."""
+        rate = self.settings.layerdrop
+        if not self.training or rate == 0:
+            return set()
+        # Drawn on the CPU wherever the model is: asking a GPU for them would mean waiting for it.
+        draws = torch.rand(len(self.blocks), device="cpu").tolist()
+        return {depth for depth, draw in enumerate(draws, start=1) if draw < rate}
+
     def _typed_blocks(self) -> list[Any]:
         return list(self.blocks)  # timm's attributes are not typed
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights anew: truncated normal, branches' outputs divided by sqrt(2 l).
+        """Draw all weights anew, as `settings.init` says.
 
-        Source: reference section 2.1, "Init"; official pre-training clips at one deviation.
+        Source: reference sections 2.1 ("Init"; official pre-training clips at one deviation), 2.2.
         """
-        initialise_linear(self.modules(), self.settings.init_std, generator)
+        initialise_linear(self.modules(), self.settings, generator)
+        if self.settings.init == "normal":
+            return
         for number, block in enumerate(self._typed_blocks(), start=1):
             block.attn.proj.weight.div_(math.sqrt(2 * number))
             block.mlp.fc2.weight.div_(math.sqrt(2 * number))
 
 
 @torch.no_grad()
-def initialise_linear(modules: Iterable[nn.Module], std: float, generator: torch.Generator) -> None:
-    """Weights of linear and convolution layers truncated normal, clipped at +-std; biases 0."""
+def initialise_linear(
+    modules: Iterable[nn.Module], settings: EncoderSettings, generator: torch.Generator
+) -> None:
+    """Weights of linear and convolution layers drawn as the encoder's; biases 0."""
     for module in modules:
         if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(module.weight, std=std, a=-std, b=std, generator=generator)
+            initialise_normal(module.weight, settings, generator)
             if module.bias is not None:
                 module.bias.zero_()
+
+
+@torch.no_grad()
+def initialise_normal(
+    weight: Tensor, settings: EncoderSettings, generator: torch.Generator
+) -> None:
+    """N(0, init_std), clipped at one deviation where `init` is truncated."""
+    std = settings.init_std
+    if settings.init == "normal":
+        nn.init.normal_(weight, std=std, generator=generator)
+    else:
+        nn.init.trunc_normal_(weight, std=std, a=-std, b=std, generator=generator)
 
 
 def _attention_bias(tokens: Tokens) -> Tensor | None:

@@ -13,7 +13,7 @@ from d2v.core.seeding import seed_for
 from d2v.engine.checkpoint import Checkpoint
 from d2v.engine.job import Job
 from d2v.engine.optim import apply_schedules, build_optimizer
-from d2v.types import Batch, Loss, Mask
+from d2v.types import Batch, Loss, Mask, Objective
 
 LOSS, COUNT, STOP, NORM, BAD = range(5)
 """Columns of what an update leaves behind."""
@@ -120,8 +120,13 @@ class Updater:
             self.optimizer.state[by_name[name]][kind] = value.to(self.device)
 
 
-def _parallel(model: nn.Module) -> DistributedDataParallel:
+def _parallel(model: Objective) -> DistributedDataParallel:
     with warnings.catch_warnings():
         # torch 2.14 renames broadcast_buffers; torch 2.11 does not know the new name yet.
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            model,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=not model.trains_all_always,
+        )

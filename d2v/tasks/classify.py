@@ -17,6 +17,11 @@ class Classify(Objective):
         self.frontend, self.encoder = frontend, encoder
         self.head = nn.Linear(encoder.settings.dim, num_classes)
 
+    @property
+    def trains_all_always(self) -> bool:
+        """No: the mask vector is never used."""
+        return False
+
     def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
         """Cross entropy summed over labelled samples."""
         assert batch.labels is not None
@@ -45,4 +50,4 @@ class Classify(Objective):
         """Draw all weights anew."""
         self.frontend.initialise(generator)
         self.encoder.initialise(generator)
-        initialise_linear([self.head], self.encoder.settings.init_std, generator)
+        initialise_linear([self.head], self.encoder.settings, generator)

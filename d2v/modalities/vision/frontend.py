@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from timm.layers import PatchEmbed, RelPosBias, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
-from d2v.core.encoder import EncoderSettings, initialise_linear
+from d2v.core.encoder import EncoderSettings, initialise_linear, initialise_normal
 from d2v.errors import UsageError
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, Tokens
@@ -86,7 +86,7 @@ class VisionFrontend(Frontend):
         std = torch.tensor(settings.pixel_std).view(-1, 1, 1) * 255
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
-        self.settings, self.init_std = settings, encoder.init_std
+        self.settings, self.encoder_settings = settings, encoder
 
     def features(self, batch: Batch) -> Tensor:
         """Patch embeddings. (B, C, S, S) uint8 -> (B, T, D)."""
@@ -126,11 +126,10 @@ class VisionFrontend(Frontend):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Truncated normal everywhere, the relative table at zero (reference 2.1, "Init")."""
-        std = self.init_std
-        initialise_linear(self.modules(), std, generator)
+        """As the encoder's weights; the relative table at zero (reference 2.1, "Init")."""
+        initialise_linear(self.modules(), self.encoder_settings, generator)
         for vector in (self.mask_token, self.cls_token, self.positions):
             if vector is not None:
-                nn.init.trunc_normal_(vector, std=std, a=-std, b=std, generator=generator)
+                initialise_normal(vector, self.encoder_settings, generator)
         if self.relative is not None:
             self.relative.relative_position_bias_table.zero_()
