@@ -1,5 +1,6 @@
 """Ragged random tensors and tiny models, float64, for the tests of the mathematics."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -56,9 +57,12 @@ class Given(Frontend):
     def features(self, batch: Batch) -> Tensor:
         return batch.inputs
 
-    def forward(self, features: Tensor, mask: Mask | None) -> Tokens:
+    def forward(self, features: Tensor, mask: Mask | None, padding: Tensor | None) -> Tokens:
         assert mask is None, "features are never masked"
         return self.tokens
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        raise AssertionError
 
     def initialise(self, generator: torch.Generator) -> None:
         raise AssertionError

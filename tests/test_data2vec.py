@@ -63,7 +63,7 @@ def test_cls__is_never_masked() -> None:
     model, batch = build(), pictures()
     with torch.no_grad():
         everything = Mask.of(torch.ones(BATCH, SIDE * SIDE, dtype=torch.bool))
-        values = model.frontend(model.frontend.features(batch), everything).values
+        values = model.frontend(model.frontend.features(batch), everything, None).values
     cls = model.frontend.get_parameter("cls_token").detach()
     vector = model.frontend.get_parameter("mask_token").detach()
     assert torch.equal(values[:, 0], cls.expand(BATCH, -1))

@@ -112,6 +112,22 @@ def test_two_processes__have_the_losses_of_one(
     assert list((tmp_path / "two" / "elsewhere").iterdir()) == []
 
 
+def skipping(world: World, shards: Shards, folder: Path, settings: dict[str, Any]) -> None:
+    job = make_job(shards, folder / str(world.rank), world=world, **settings)
+    run(job)
+    weights = torch.cat([p.detach().flatten() for p in job.objective.parameters()])
+    (folder / f"weights-{world.rank}").write_text(weights.numpy().tobytes().hex())
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_layerdrop__of_different_blocks_keeps_the_processes_equal(
+    shards: Shards, tmp_path: Path, limit: int | None
+) -> None:
+    settings = TWENTY | {"encoder": {"layerdrop": 0.5}, "max_batch_per_device": limit}
+    assert in_two(skipping, shards, tmp_path, **settings) == [0, 0]
+    assert (tmp_path / "weights-0").read_text() == (tmp_path / "weights-1").read_text()
+
+
 def stopping(world: World, shards: Shards, folder: Path, settings: dict[str, Any]) -> None:
     """Rank 1 alone is asked to stop, in update 7."""
     job, stop = make_job(shards, folder, world=world, **settings), StopRequest()

@@ -65,7 +65,7 @@ def test_tokens__masked_patches_are_replaced_and_positions_stay(
     frontend = build(positions=positions, cls_token=cls_token)
     features = normal(2, 2, 9, 12)
     hidden = torch.rand(2, 9, generator=seeded(3)) < 0.5
-    tokens = frontend(features, Mask.of(hidden))
+    tokens = frontend(features, Mask.of(hidden), None)
     assert tokens.num_prefix == int(cls_token)
     assert tokens.padding is None
     assert (tokens.attention_bias is not None) == (positions == "relative")
@@ -87,7 +87,7 @@ def test_tokens__masked_patches_are_replaced_and_positions_stay(
 def test_tokens__without_a_mask_hide_nothing() -> None:
     frontend = build(positions="none", cls_token=False)
     features = normal(4, 2, 9, 12)
-    assert torch.equal(frontend(features, None).values, features)
+    assert torch.equal(frontend(features, None, None).values, features)
 
 
 # Relative positions
@@ -118,7 +118,7 @@ def test_relative_bias__is_the_table_at_the_reference_index(side: int, cls_token
     assert frontend.relative is not None
     table = frontend.relative.relative_position_bias_table
     assert table.shape == ((2 * side - 1) ** 2 + 3 * cls_token, 2)
-    tokens = frontend(normal(5, 1, side * side, 12), None)
+    tokens = frontend(normal(5, 1, side * side, 12), None, None)
     assert tokens.attention_bias is not None
     expected = table[slow_index(side, cls_token)].permute(2, 0, 1).unsqueeze(0)
     assert torch.equal(tokens.attention_bias, expected)
@@ -136,7 +136,7 @@ def test_relative_table__of_the_published_vit_has_732_rows() -> None:
 
 def test_relative_bias__is_learned() -> None:
     frontend = build()
-    tokens = frontend(normal(6, 1, 9, 12), None)
+    tokens = frontend(normal(6, 1, 9, 12), None, None)
     assert tokens.attention_bias is not None
     weights = normal(7, *tokens.attention_bias.shape)
     (tokens.attention_bias * weights).sum().backward()
