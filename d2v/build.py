@@ -45,9 +45,11 @@ def build_data2vec(recipe: Recipe, horizon: Horizon, world: World | None = None)
     return model
 
 
-def untrained_encoder(recipe: Recipe) -> FrozenEncoder:
-    """The weights that pre-training starts from."""
+def untrained_encoder(recipe: Recipe, trained: FrozenEncoder) -> FrozenEncoder:
+    """The weights that pre-training starts from; figures of the data are those of `trained`."""
     model = build_data2vec(recipe, Horizon(total_steps=1, steps_per_epoch=1))
+    for name, buffer in model.frontend.named_buffers():
+        buffer.copy_(trained.frontend.get_buffer(name))
     return frozen(model.frontend, model.encoder, recipe, f"untrained, seed {recipe.seed}")
 
 

@@ -11,14 +11,11 @@ from d2v.core.probing import FeatureSet
 from d2v.data.loader import read_split
 from d2v.data.shards import Shards
 from d2v.errors import D2VError
-from d2v.modalities import Modality
+from d2v.modalities import Features, Modality
 from d2v.types import Batch
 
-FeatureFunction = Callable[[Batch], Tensor]
-"""Batch -> (B, F)."""
 
-
-def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) -> FeatureFunction:
+def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) -> Features:
     """The features of a frozen encoder as a function of a batch."""
     device = next(frozen.encoder.parameters()).device
 
@@ -31,15 +28,10 @@ def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) ->
     return features
 
 
-def baseline_features(modality: Modality, name: str) -> FeatureFunction:
-    """One of the modality's features that need no training."""
-    return lambda batch: modality.baseline_features(batch)[name]
-
-
 def extract(
     shards: Shards,
     modality: Modality,
-    function: FeatureFunction,
+    function: Features,
     *,
     batch_size: int,
     num_workers: int = 0,

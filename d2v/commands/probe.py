@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from d2v.build import (
@@ -32,8 +33,8 @@ from d2v.data.shards import Shards
 from d2v.engine.checkpoint import Checkpoint
 from d2v.engine.identity import check_identity
 from d2v.errors import UsageError
-from d2v.extract import FeatureFunction, baseline_features, encoder_features, extract
-from d2v.modalities import Modality, build_modality
+from d2v.extract import encoder_features, extract
+from d2v.modalities import Features, Modality, build_modality
 from d2v.recipe import Recipe
 from d2v.report import Report
 
@@ -56,10 +57,8 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         started = time.perf_counter()
         share_cores(0)
         modality = build_modality(recipe.modality)
-        encoders = {
-            UNTRAINED: untrained_encoder(recipe),
-            PRETRAINED: load_encoder(recipe, checkpoint.path, settings.network),
-        }
+        pretrained = load_encoder(recipe, checkpoint.path, settings.network)
+        encoders = {UNTRAINED: untrained_encoder(recipe, pretrained), PRETRAINED: pretrained}
         if settings.supervised:
             encoders[SUPERVISED] = train_supervised(loaded, options, splits, stage.path)
         unusable: set[str] = set()
@@ -144,11 +143,8 @@ def _score_all(
     unusable: set[str],
 ) -> dict[str, list[Score]]:
     """Every kind of features through the same probe; what is unusable is noted once."""
-    functions: dict[str, FeatureFunction] = {}
-    for first in read_split(splits["val"], modality, batch_size=1):  # the first usable sample
-        names = modality.baseline_features(first)
-        functions |= {name: baseline_features(modality, name) for name in names}
-        break
+    read_train = partial(read_split, splits["train"], modality, batch_size=settings.batch_size)
+    functions: dict[str, Features] = dict(modality.baselines(read_train))
     for name, frozen in encoders.items():
         functions[name] = encoder_features(frozen, pool=settings.pool, block=settings.block)
     num_classes = len(splits["train"].classes)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from d2v.modalities.base import Modality, ModalityPlan, SourceSettings
+from d2v.modalities.base import Features, Modality, ModalityPlan, SourceSettings
 from d2v.modalities.vision.modality import Vision, VisionSettings
 
 ModalitySettings = VisionSettings
@@ -17,5 +17,5 @@ def build_modality(settings: ModalitySettings, learned: Path | None = None) -> M
     return MODALITIES[settings.name](settings, learned)
 
 
-__all__ = ["MODALITIES", "Modality", "ModalityPlan", "ModalitySettings", "SourceSettings",
+__all__ = ["MODALITIES", "Features", "Modality", "ModalityPlan", "ModalitySettings", "SourceSettings",
            "build_modality"]  # fmt: skip
