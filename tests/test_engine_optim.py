@@ -76,6 +76,19 @@ def test_layer_decay__equals_the_formula_for_every_parameter(decay: float) -> No
         assert group["lr_scale"] == pytest.approx(decay ** (13 - layer), rel=1e-12), name
 
 
+def test_decay__of_all_spares_nothing() -> None:
+    groups: list[dict[str, Any]] = parameter_groups(build(), OptimizerSettings(decayed="all"))
+    assert [group["decayed"] for group in groups] == [True]
+
+
+def test_frontend_scale__is_on_the_frontend_alone_and_multiplies_layer_decay() -> None:
+    settings = OptimizerSettings(layer_decay=0.5, frontend_scale=0.1)
+    found = by_name(parameter_groups(build(), settings))
+    assert found["frontend.mask_token"]["lr_scale"] == pytest.approx(0.1 * 0.5**13, rel=1e-12)
+    assert found["encoder.blocks.0.norm1.weight"]["lr_scale"] == pytest.approx(0.5**12, rel=1e-12)
+    assert found["head.0.weight"]["lr_scale"] == 1.0
+
+
 def test_groups__without_layer_decay_are_two() -> None:
     groups: list[dict[str, Any]] = parameter_groups(build(), OptimizerSettings())
     assert sorted(group["decayed"] for group in groups) == [False, True]

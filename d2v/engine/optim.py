@@ -1,7 +1,7 @@
 """AdamW: which parameter gets which weight decay and which share of the learning rate."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -29,13 +29,19 @@ class OptimizerSettings(Settings):
     eps: float = Field(1e-8, gt=0)
     """Added to the denominator after bias correction."""
     weight_decay: float = Field(0.05, ge=0)
-    """Decoupled decay; not on norms, biases, layer scales, CLS, mask vector and positions."""
+    """Decoupled decay of what `decayed` says."""
+    decayed: Literal["matrices", "all"] = "matrices"
+    """matrices: not norms, biases, layer scales, CLS, mask vector and positions (official vision);
+    all: every parameter (fairseq; reference P2)."""
     weight_decay_end: float | None = Field(None, ge=0)
     """Decay at the end of the run (cosine in between); null keeps it constant."""
     clip_norm: float | None = Field(3.0, gt=0)
     """Largest norm of the whole gradient; null for no clipping."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor on the learning rate from each block to the one below; 1 for none."""
+    frontend_scale: float = Field(1.0, gt=0)
+    """Factor on the frontend's learning rate, beside `layer_decay`. AdamW divides by the size of
+    the gradient, so that to scale the frontend's gradient instead would change next to nothing."""
     schedule: LearningRateSettings = LearningRateSettings()
     """How the learning rate moves."""
 
@@ -43,7 +49,7 @@ class OptimizerSettings(Settings):
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
     """Groups for AdamW, one for each pair of decay and learning-rate share.
 
-    Parameters of one dimension or less (norms, biases, layer scales, CLS, mask vector) and learned
+    Unless `decayed` is all, parameters of one dimension or less (norms, biases, layer scales, CLS, mask vector) and learned
     positions have no decay. With `layer_decay` d, block i of L (0-based) learns at d ** (L - i),
     the frontend at d ** (L + 1), all above the blocks at 1, and so does the relative table, which
     every block reads (reference section 3.1, layer-wise decay).
@@ -60,8 +66,11 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
     depth = max(blocks, default=-1) + 1
     groups: dict[tuple[float, float], dict[str, object]] = {}
     for name, parameter in named:
-        decayed = parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in _NEVER_DECAYED
+        is_matrix = parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in _NEVER_DECAYED
+        decayed = is_matrix or settings.decayed == "all"
         scale = settings.layer_decay ** (depth + 1 - _layer(name, depth))
+        if name.startswith("frontend."):
+            scale *= settings.frontend_scale
         group = groups.setdefault(
             (float(decayed), scale),
             {"params": [], "names": [], "decayed": decayed, "lr_scale": scale},
