@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from d2v.errors import UsageError
+from d2v.modalities import listing as module
 from d2v.modalities.base import SourceSettings
-from d2v.modalities.vision import source as module
 from d2v.modalities.vision.source import read_source
 
 
