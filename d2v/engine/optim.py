@@ -50,9 +50,9 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
     """Groups for AdamW, one for each pair of decay and learning-rate share.
 
     Unless `decayed` is all, parameters of one dimension or less (norms, biases, layer scales, CLS,
-    mask vector) and learned positions have no decay. With `layer_decay` d, block i of L (0-based) learns at d ** (L - i),
-    the frontend at d ** (L + 1), all above the blocks at 1, and so does the relative table, which
-    every block reads (reference section 3.1, layer-wise decay).
+    mask vector) and learned positions have no decay. With `layer_decay` d, block i of L (0-based)
+    learns at d ** (L - i), the frontend at d ** (L + 1), all above the blocks at 1, and so does the
+    relative table, which every block reads (reference section 3.1, layer-wise decay).
 
     Args:
         model: its trainable parameters are grouped; blocks are named `encoder.blocks.N.`.
