@@ -43,6 +43,8 @@ class SourceSettings(Settings):
     """Column of a table, or field of a JSON line, with the text."""
     pair_column: str | None = None
     """Column or field with the second text of a pair."""
+    documents: Literal["file", "blank_line"] = "file"
+    """What one document is in a plain text file: the file, or all up to the next blank line."""
     header: bool = True
     """Whether a table names its columns; false: columns are called 0, 1, 2, ..."""
     quoting: bool = True
