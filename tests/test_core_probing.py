@@ -20,6 +20,7 @@ from d2v.core.features import mean_over_tokens, pooled_features
 from d2v.core.probing import FeatureSet, ProbeSettings, draw_labelled, probe_scores
 from d2v.core.seeding import generator_for, seed_for
 from d2v.core.statistics import accuracy_estimate
+from d2v.errors import UsageError
 from d2v.types import Batch, Tokens
 from tests.maths_case import Given, normal, seeded, tail_padding, tiny_encoder
 
@@ -177,13 +178,30 @@ def test_pooling__is_over_tokens_with_data(block: int | None, padded: bool) -> N
         "mean": mean,
         "cls": x[:, 0],
         "mean_cls": torch.cat([mean, x[:, 0]], 1),
-        "tokens": x[:, 1:].flatten(1),
     }
+    if not padded:
+        expected["tokens"] = x[:, 1:].flatten(1)
     batch = Batch(inputs=tokens.values)
     assert torch.equal(mean_over_tokens(x[:, 1:], None), x[:, 1:].mean(1))
     for pool, vector in expected.items():
         found = pooled_features(Given(tokens), encoder, batch, pool=pool, block=block)  # type: ignore[arg-type]  # a key of the table above
         torch.testing.assert_close(found, vector.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_pooling__all_tokens_of_samples_that_differ_in_length_are_refused() -> None:
+    tokens = Tokens(values=normal(1, 2, 6, 12), padding=tail_padding([6, 3], 6))
+    batch = Batch(inputs=tokens.values)
+    with pytest.raises(UsageError, match=r"probe\.pool is tokens.*differ in length.*pool=mean"):
+        pooled_features(Given(tokens), tiny_encoder(), batch, pool="tokens", block=None)
+
+
+def test_pooling__cls_is_the_first_token_where_nothing_stands_before_the_data() -> None:
+    tokens = Tokens(values=normal(1, 2, 6, 12), padding=tail_padding([6, 3], 6), num_prefix=0)
+    encoder, batch = tiny_encoder(), Batch(inputs=tokens.values)
+    x = encoder(tokens).last.detach()
+    mean = torch.stack([x[0].mean(0), x[1, :3].mean(0)])
+    found = pooled_features(Given(tokens), encoder, batch, pool="mean_cls", block=None)
+    torch.testing.assert_close(found, torch.cat([mean, x[:, 0]], 1).float())
 
 
 # Intervals

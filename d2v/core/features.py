@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from d2v.core.encoder import Encoder
+from d2v.errors import UsageError
 from d2v.types import Batch, Frontend
 
 Pool = Literal["mean", "cls", "mean_cls", "tokens"]
@@ -25,15 +26,24 @@ def pooled_features(
         frontend: in eval mode.
         encoder: in eval mode.
         batch: B samples.
-        pool: mean over the tokens that hold data, the CLS token, both side by side, or all tokens
-            side by side (only where every sample has the same number).
+        pool: mean over the tokens that hold data; cls: the first token, prefix or data; both side
+            by side; or all data tokens side by side (only where every sample has the same number).
         block: 1..depth; None is the encoder's output. Inner blocks are layer-normalised without
             parameters, as the final norm does for the output.
 
     Returns:
         (B, F).
+
+    Raises:
+        UsageError: all tokens are asked for, and samples differ in length.
     """
     tokens = frontend(frontend.features(batch), None, batch.padding)
+    if pool == "tokens" and tokens.padding is not None:
+        raise UsageError(
+            "probe.pool is tokens, and samples differ in length",
+            expected="as many tokens in every sample, or a pool that does not depend on it",
+            remedy="Set probe.pool=mean.",
+        )
     depth = len(encoder.blocks)
     if block is None or block == depth:
         x: Tensor = encoder(tokens).last

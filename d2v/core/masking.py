@@ -67,3 +67,34 @@ def random_mask(num_tokens: int, *, num_masked: int, generator: torch.Generator)
     masked = torch.zeros(num_tokens, dtype=torch.bool)
     masked[torch.randperm(num_tokens, generator=generator)[:num_masked]] = True
     return masked
+
+
+def token_spans(
+    num_tokens: int, *, ratio: float, length: int, generator: torch.Generator
+) -> Tensor:
+    """Spans that begin anywhere, are cut at the end, and may overlap.
+
+    Args:
+        num_tokens: T, without padding.
+        ratio: starts times `length` over `num_tokens`; the fraction of a start is a chance of one.
+        length: of a span, in tokens.
+        generator: CPU generator, the only source of randomness.
+
+    Returns:
+        (T,) bool on the CPU, at least one True and, of two tokens or more, at least one False.
+
+    Source: reference section 2.3, steps 1 to 3. These may mask nothing, or all; here one token is
+    masked, or left visible, so that every sample has something to predict, and to predict from.
+    """
+    spare = float(torch.rand((), generator=generator))
+    num_starts = min(num_tokens, int(ratio * num_tokens / length + spare))
+    order = torch.randperm(num_tokens, generator=generator)
+    masked = torch.zeros(num_tokens, dtype=torch.bool)
+    if num_starts == 0:
+        masked[order[0]] = True
+        return masked
+    places = (order[:num_starts].unsqueeze(1) + torch.arange(length)).flatten()
+    masked[places[places < num_tokens]] = True
+    if num_tokens > 1 and bool(masked.all()):
+        masked[torch.randint(num_tokens, (), generator=generator)] = False
+    return masked
