@@ -39,6 +39,8 @@ class DataSettings(DataSet):
     """Check of the shards before a stage: every byte or only sizes; auto: hash below 2 GB."""
     num_train_samples: int | None = Field(None, ge=1)
     """For `--dry-run` before the data is there."""
+    mean_train_length: float | None = Field(None, gt=0)
+    """Likewise: a training sample's mean length, in the modality's unit (seconds, tokens)."""
 
 
 class PretrainSettings(TrainSettings):

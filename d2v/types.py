@@ -76,12 +76,14 @@ class Batch:
         padding: (B, T) bool, True where there is no data; None where nothing is padded.
         labels: (B,) int64 class ids, -1 where unknown; None for unlabelled data.
         samples: (B,) int64, the samples' numbers in their split.
+        missing: how many samples should be here beside them and cannot be used.
     """
 
     inputs: Tensor
     padding: Tensor | None = None
     labels: Tensor | None = None
     samples: Tensor | None = None
+    missing: int = 0
 
     def __len__(self) -> int:
         return self.inputs.shape[0]

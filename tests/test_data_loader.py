@@ -61,7 +61,7 @@ def test_order__an_epoch_has_no_sample_twice(shards: Shards) -> None:
 def test_order__starting_at_a_step_is_the_same_as_skipping_to_it(
     shards: Shards, start: int
 ) -> None:
-    share = Share(micro=4, accumulation=2)
+    share = Share(accumulation=2)
     whole = taken(make_loader(shards, share=share), 2 * start + 6)
     for a, b in zip(taken(make_loader(shards, share=share), 6, start), whole[-6:], strict=True):
         assert torch.equal(a[0].inputs, b[0].inputs)
@@ -70,10 +70,10 @@ def test_order__starting_at_a_step_is_the_same_as_skipping_to_it(
 
 
 @pytest.mark.parametrize(
-    ("micro", "accumulation", "world_size"), [(8, 1, 1), (2, 4, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4)]
+    ("accumulation", "world_size"), [(1, 1), (4, 1), (3, 1), (1, 2), (2, 2), (1, 3), (2, 4)]
 )
 def test_order__however_a_batch_is_cut_it_holds_the_same_samples_in_the_same_order(
-    shards: Shards, micro: int, accumulation: int, world_size: int
+    shards: Shards, accumulation: int, world_size: int
 ) -> None:
     steps = 7  # into the second epoch
     expected = numbers(taken(make_loader(shards), steps))
@@ -82,9 +82,7 @@ def test_order__however_a_batch_is_cut_it_holds_the_same_samples_in_the_same_ord
             taken(
                 make_loader(
                     shards,
-                    share=Share(
-                        micro=micro, accumulation=accumulation, rank=rank, world_size=world_size
-                    ),
+                    share=Share(accumulation=accumulation, rank=rank, world_size=world_size),
                 ),
                 steps * accumulation,
             )
@@ -114,7 +112,7 @@ def test_sample__changes_and_mask_do_not_depend_on_its_neighbours(shards: Shards
         for row, sample in enumerate(batch.samples.tolist()):
             by_sample[sample] = batch.inputs[row], mask.predict[row]
     for rank in range(2):
-        share = Share(micro=2, accumulation=2, rank=rank, world_size=2)
+        share = Share(accumulation=2, rank=rank, world_size=2)
         for batch, mask in taken(make_loader(shards, share=share), 10):
             assert batch.samples is not None
             for row, sample in enumerate(batch.samples.tolist()):
@@ -136,9 +134,8 @@ def test_sample__is_changed_by_the_generator_of_seed_epoch_and_number(shards: Sh
 
 
 def test_sample__looks_and_is_masked_differently_in_every_epoch(shards: Shards) -> None:
-    share = Share(micro=42)
     pictures, masks = set(), set()
-    for batch, mask in taken(make_loader(shards, share=share), 6):
+    for batch, mask in taken(make_loader(shards, batch_size=42), 6):
         assert batch.samples is not None
         row = batch.samples.tolist().index(0)
         pictures.add(batch.inputs[row].numpy().tobytes())
@@ -213,6 +210,6 @@ def test_vanished_shard__is_an_error_with_a_remedy(tmp_path: Path, num_workers: 
 
 
 def test_batch__of_more_samples_than_there_are_is_refused(shards: Shards) -> None:
-    with pytest.raises(UsageError, match="has 42 samples, one batch takes 48"):
-        make_loader(shards, share=Share(micro=8, accumulation=3, world_size=2))
-    make_loader(shards, share=Share(micro=42))
+    with pytest.raises(UsageError, match="has 42 samples, and they do not fill one batch"):
+        make_loader(shards, batch_size=43)
+    make_loader(shards, batch_size=42)

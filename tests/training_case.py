@@ -16,22 +16,23 @@ import yaml
 from PIL import Image
 
 from d2v.cli import main
+from d2v.commands.batches import batch_cut, batch_plan
 from d2v.core.encoder import Encoder, EncoderSettings
 from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
 from d2v.data.loader import TrainLoader
-from d2v.data.order import Share
+from d2v.data.order import CountPlan, Share
 from d2v.data.prepare import PrepareSettings, prepare
 from d2v.data.shards import Shards
 from d2v.data2vec import Data2Vec, Data2VecSettings
 from d2v.engine.distributed import World
-from d2v.engine.job import BatchCut, Job, TrainSettings
+from d2v.engine.job import Job, TrainSettings
 from d2v.engine.loop import train
 from d2v.engine.signals import StopRequest
 from d2v.engine.tracking import Tracker
 from d2v.modalities import Modality, build_modality
 from d2v.modalities.vision.modality import VisionSettings
-from d2v.types import Batch, Mask, SourceItem
+from d2v.types import Batch, Mask, SourceItem, StoredSample
 
 VISION = VisionSettings.model_validate({
     "name": "vision",
@@ -61,11 +62,16 @@ def make_shards(
     count: int = 40,
     content: Callable[[int], bytes] = picture,
     bad: set[int] = frozenset(),  # type: ignore[assignment]  # empty
+    length: Callable[[int], int] = lambda number: 1,
 ) -> Shards:
-    """`count` pictures of two classes; those in `bad` hold bytes that are no picture."""
+    """`count` pictures of two classes; those in `bad` hold bytes that are no picture.
 
-    def encode(item: SourceItem) -> dict[str, bytes]:
-        return {"png": item.read()}
+    `length`: what the index says of each; pictures themselves have none.
+    """
+
+    def encode(item: SourceItem) -> list[StoredSample]:
+        stored = length(int(item.name.removesuffix(".png")))
+        return [StoredSample(members={"png": item.read()}, length=stored)]
 
     items = [
         SourceItem(
@@ -84,9 +90,11 @@ def modality() -> Modality:
 
 
 def make_loader(shards: Shards, **given: Any) -> TrainLoader:
+    """Batches of eight (`batch_size`), or of what `plan` says."""
     options: dict[str, Any] = {"seed": 0, "num_workers": 0, "max_bad_fraction": 0.0, **given}
-    share, reader = options.pop("share", Share(micro=8)), options.pop("reader", modality())
-    return TrainLoader(shards, reader, share, **options)
+    share, reader = options.pop("share", Share()), options.pop("reader", modality())
+    counted = CountPlan(shards.lengths, options.pop("batch_size", 8), seed=options["seed"])
+    return TrainLoader(shards, reader, options.pop("plan", counted), share, **options)
 
 
 def make_job(
@@ -105,8 +113,10 @@ def make_job(
     folder.mkdir(exist_ok=True, parents=True)
     asked = TrainSettings.model_validate(TRAIN | settings)
     world = world or World()
-    cut = BatchCut.of(asked.batch_size, world.size, asked.max_batch_per_device)
-    per_epoch = len(shards) // asked.batch_size
+    unit = modality().length_unit
+    plan = batch_plan(asked, shards.lengths, unit, seed=0)
+    cut = batch_cut(asked, plan, unit, world_size=world.size)
+    per_epoch = plan.steps_per_epoch
     total = Horizon(total_steps=0, steps_per_epoch=per_epoch).steps(asked.steps)
     horizon = Horizon(total_steps=total, steps_per_epoch=per_epoch)
     shape = EncoderSettings.model_validate(ENCODER | (encoder or {}))
@@ -119,13 +129,12 @@ def make_job(
     )
     model.initialise(generator_for("weights", 0))
     model.encoder.use_fused_attention(False)
-    share = Share(
-        micro=cut.micro, accumulation=cut.accumulation, rank=world.rank, world_size=world.size
-    )
+    share = Share(accumulation=cut.accumulation, rank=world.rank, world_size=world.size)
+    reader = reader or modality()
     return Job(
         stage="pretrain",
         objective=model,
-        data=make_loader(shards, share=share, num_workers=num_workers, reader=reader or modality()),
+        data=make_loader(shards, plan=plan, share=share, num_workers=num_workers, reader=reader),
         cut=cut,
         settings=asked,
         horizon=horizon,

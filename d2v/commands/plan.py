@@ -7,11 +7,14 @@ import os
 import torch
 
 from d2v.build import build_data2vec, resolve_device, resolve_precision
+from d2v.commands.batches import BatchFigures, expected_figures, figures_of
 from d2v.commands.options import Options
 from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_decay
-from d2v.engine.job import BatchCut, TrainSettings
+from d2v.data.index import Ints
+from d2v.engine.job import TrainSettings
 from d2v.errors import UsageError
 from d2v.modalities import build_modality
+from d2v.modalities.base import LengthUnit
 from d2v.recipe import PretrainSettings, Recipe
 
 _ACTIVATION_BYTES_PER_CHANNEL = 34
@@ -20,7 +23,7 @@ aside (Korthikanti et al. 2022, section 4)."""
 
 
 def pretrain_plan(
-    recipe: Recipe, settings: PretrainSettings, options: Options, num_train: int
+    recipe: Recipe, settings: PretrainSettings, options: Options, lengths: Ints | None
 ) -> str:
     """The text of `d2v pretrain --dry-run`.
 
@@ -28,32 +31,37 @@ def pretrain_plan(
         recipe: the experiment.
         settings: its pretrain section.
         options: `nproc` says how many devices.
-        num_train: training samples.
+        lengths: (N,) int64, of the training samples; None before the data is there.
+
+    Raises:
+        UsageError: the settings do not go together, or too little is known of the data.
     """
     devices = int(os.environ.get("WORLD_SIZE", str(options.nproc)))
-    cut = BatchCut.of(settings.batch_size, devices, settings.max_batch_per_device)
-    horizon = horizon_of(settings, num_train)
+    modality = build_modality(recipe.modality)
+    unit = modality.length_unit
+    figures = _figures(recipe, settings, lengths, unit, devices)
+    horizon = horizon_of(settings, figures.steps_per_epoch)
     with torch.device("meta"):
         model = build_data2vec(recipe, horizon)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     encoder = sum(p.numel() for p in model.encoder.parameters())
     encoder += sum(p.numel() for p in model.frontend.parameters())
     teacher = sum(p.numel() for p in model.teacher.parameters())
-    plan = build_modality(recipe.modality).plan(recipe.encoder)
+    plan = modality.plan(recipe.encoder, figures.mean_length)
     precision = resolve_precision(settings.precision, recipe.encoder, resolve_device(recipe))
     forward = forward_flops(recipe, plan.num_tokens) + plan.frontend_flops
-    flops = 4 * forward * settings.batch_size
-    memory = memory_bytes(recipe, trained, teacher, cut.micro, plan.num_tokens, precision)
+    flops = 4 * forward * figures.samples_per_step
+    micro = figures.largest_micro
+    memory = memory_bytes(recipe, trained, teacher, micro, plan.num_tokens, precision)
     lines = [
         f"parameters     {encoder:,} in frontend and encoder; {trained:,} trained (with head); "
         f"{teacher:,} in the teacher",
         f"input          {plan.text}",
         f"tokens         {plan.num_tokens} a sample, {plan.num_masked} of them predicted",
-        f"data           {num_train:,} training samples",
-        f"global batch   {settings.batch_size:,} = {devices} device(s) x {cut.accumulation} "
-        f"micro-batch(es) x {cut.micro}",
+        f"data           {_amount(figures, unit)}",
+        f"global batch   {_batch(settings, figures, unit, devices)}",
         f"steps          {horizon.total_steps:,} ({horizon.steps_per_epoch:,.0f} an epoch)",
-        f"samples seen   {horizon.total_steps * settings.batch_size:,} "
+        f"samples seen   {horizon.total_steps * figures.samples_per_step:,.0f} "
         f"({horizon.total_steps / horizon.steps_per_epoch:.1f} epochs)",
         f"compute        {_scaled(flops)}FLOP a step (teacher 1, student 3 forward passes), "
         f"{_scaled(flops * horizon.total_steps)}FLOP in all",
@@ -64,22 +72,14 @@ def pretrain_plan(
     return "\n".join(lines)
 
 
-def horizon_of(settings: TrainSettings, num_train: int) -> Horizon:
+def horizon_of(settings: TrainSettings, steps_per_epoch: int) -> Horizon:
     """Length of the run in updates.
 
     Raises:
-        UsageError: a batch is more than the data, or the rate never comes to its peak.
+        UsageError: the rate never comes to its peak.
     """
-    per_epoch = num_train // settings.batch_size
-    if per_epoch == 0:
-        raise UsageError(
-            f"There are {num_train:,} training samples, and one batch takes "
-            f"{settings.batch_size:,}",
-            expected="at least one whole batch",
-            remedy="Lower pretrain.batch_size or add data.",
-        )
-    total = Horizon(total_steps=0, steps_per_epoch=per_epoch).steps(settings.steps)
-    horizon = Horizon(total_steps=total, steps_per_epoch=per_epoch)
+    total = Horizon(total_steps=0, steps_per_epoch=steps_per_epoch).steps(settings.steps)
+    horizon = Horizon(total_steps=total, steps_per_epoch=steps_per_epoch)
     schedule = settings.optimizer.schedule
     warmup = horizon.steps(schedule.warmup)
     if warmup >= total > 0:
@@ -100,13 +100,56 @@ def forward_flops(recipe: Recipe, num_tokens: int) -> float:
 
 
 def memory_bytes(
-    recipe: Recipe, trained: int, teacher: int, micro: int, num_tokens: int, precision: str
+    recipe: Recipe, trained: int, teacher: int, micro: float, num_tokens: int, precision: str
 ) -> float:
     """Weights, gradients, AdamW's averages, the teacher, and the student's activations."""
     e = recipe.encoder
     width = 1 if precision == "bfloat16" else 2
     activations = micro * num_tokens * e.dim * e.depth * _ACTIVATION_BYTES_PER_CHANNEL * width
     return 4 * (4 * trained + teacher) + activations
+
+
+def _figures(
+    recipe: Recipe,
+    settings: PretrainSettings,
+    lengths: Ints | None,
+    unit: LengthUnit,
+    devices: int,
+) -> BatchFigures:
+    """From the data, or from what the recipe says of it."""
+    if lengths is not None:
+        return figures_of(settings, lengths, unit, world_size=devices)
+    data = recipe.data
+    if data.num_train_samples is None:
+        raise UsageError(
+            "The data is not prepared yet, so the length of an epoch is unknown",
+            remedy="Run d2v prepare first, or set data.num_train_samples for the dry run.",
+        )
+    return expected_figures(
+        settings, data.num_train_samples, data.mean_train_length, unit, world_size=devices
+    )
+
+
+def _amount(figures: BatchFigures, unit: LengthUnit) -> str:
+    """`281,241 training samples, 12.3 seconds each on average`; without lengths where all are 1."""
+    text = f"{figures.num_train:,} training samples"
+    if figures.mean_length is None or figures.mean_length == 1:
+        return text
+    return f"{text}, {figures.mean_length / unit.size:,.3g} {unit.name} each on average"
+
+
+def _batch(
+    settings: PretrainSettings, figures: BatchFigures, unit: LengthUnit, devices: int
+) -> str:
+    """`3,800 seconds = 16 device(s) x 1 micro-batch(es) x 237.5 seconds, ... samples`."""
+    pieces = f"{devices} device(s) x {figures.cut.accumulation} micro-batch(es)"
+    if settings.batch_length is None:
+        return f"{figures.samples_per_step:,.0f} = {pieces} x {figures.cut.micro:,.0f}"
+    piece = settings.batch_length / (devices * figures.cut.accumulation)
+    return (
+        f"{settings.batch_length:,g} {unit.name} = {pieces} x {piece:,.4g} {unit.name}, about "
+        f"{figures.samples_per_step:,.0f} samples"
+    )
 
 
 def _scaled(value: float) -> str:

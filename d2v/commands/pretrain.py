@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from d2v.commands.stage import (
     this_world,
     working,
 )
-from d2v.commands.training import problem_writer, training_job
+from d2v.commands.training import calibration_batches, problem_writer, training_job
 from d2v.config import Loaded
 from d2v.core.schedules import Horizon
 from d2v.data.loader import TrainLoader
@@ -42,10 +43,11 @@ from d2v.engine.plots import plot_curves
 from d2v.engine.run_directory import RunDirectory
 from d2v.engine.signals import StopRequest, stop_requests
 from d2v.engine.tracking import read_metrics
-from d2v.errors import D2VError, UsageError
+from d2v.errors import D2VError
 from d2v.modalities import build_modality
 from d2v.recipe import PretrainSettings, Recipe
 from d2v.report import Report
+from d2v.types import Batch
 
 
 def run(loaded: Loaded[Recipe], options: Options) -> Report:
@@ -166,7 +168,16 @@ def _train(
     assert isinstance(job.objective, Data2Vec)
     on_problem = problem_writer(folder, world)
     score = knn_score(loaded, options, job.objective, world, on_problem)
-    return train(replace(job, evaluate=score), stop)
+    begin = None
+    if settings.init_from is None:  # else the other run's figures came with its weights
+        begin = partial(_calibrate, job.objective, calibration_batches(recipe, shards))
+    return train(replace(job, evaluate=score, begin=begin), stop)
+
+
+def _calibrate(model: Data2Vec, batches: Iterable[Batch]) -> None:
+    """Figures of the training data for the frontend, in student and teacher."""
+    model.frontend.calibrate(batches)
+    model.copy_student_to_teacher()
 
 
 def _show_masks(job: Job, recipe: Recipe, path: Path) -> None:
@@ -188,16 +199,10 @@ def _dry_run(
     loaded: Loaded[Recipe], options: Options, settings: PretrainSettings, folder: Path
 ) -> Report:
     recipe = loaded.settings
-    num_train: Any = recipe.data.num_train_samples
-    if (folder / "train" / "index.json").exists():
-        num_train = len(Shards.open(folder / "train"))
-    if num_train is None:
-        raise UsageError(
-            f"There are no shards in {folder} yet, so the length of an epoch is unknown",
-            remedy="Run d2v prepare first, or set data.num_train_samples for the dry run.",
-        )
+    prepared = (folder / "train" / "index.json").exists()
+    lengths = Shards.open(folder / "train").lengths if prepared else None
     device = resolve_device(recipe)
     return Report(
         headline=f"Plan of pretrain {loaded.name} on {device} (nothing is written)",
-        text=pretrain_plan(recipe, settings, options, num_train),
+        text=pretrain_plan(recipe, settings, options, lengths),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from d2v.build import (
 )
 from d2v.commands.options import Options
 from d2v.commands.stage import need
-from d2v.commands.training import training_job
+from d2v.commands.training import calibration_batches, training_job
 from d2v.config import Loaded
 from d2v.core.encoder import Encoder
 from d2v.core.schedules import Horizon
@@ -56,5 +57,6 @@ def train_supervised(
             recipe, settings, splits["train"], world, stage="train with labels", folder=place,
             objective=objective, verbosity=options.verbosity,
         )  # fmt: skip
-        train(job, stop)
+        batches = calibration_batches(recipe, splits["train"])
+        train(replace(job, begin=lambda: model.frontend.calibrate(batches)), stop)
     return frozen(model.frontend, model.encoder, recipe, "trained with labels")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from d2v.build import identity, resolve_precision
+from d2v.commands.batches import batch_cut, batch_plan
 from d2v.commands.plan import horizon_of
 from d2v.commands.stage import share_cores, spare_workers
 from d2v.core.schedules import Horizon
-from d2v.data.loader import TrainLoader
+from d2v.data.loader import TrainLoader, read_split
 from d2v.data.order import Share
 from d2v.data.shards import Shards
 from d2v.engine.distributed import World
-from d2v.engine.job import BatchCut, Job, TrainSettings
+from d2v.engine.job import Job, TrainSettings
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
-from d2v.types import Objective
+from d2v.types import Batch, Objective
+
+_CALIBRATION_SAMPLES = 1000
+"""Enough for means and deviations; read once, at the start of a run."""
+_CALIBRATION_BATCH = 16
 
 BuildObjective = Callable[[Horizon, str], Objective]
 """From the length of the run and the precision that it computes in."""
@@ -45,24 +50,22 @@ def training_job(
         objective: builds what is trained.
         verbosity: -1 quiet, 0 normal, 1 verbose.
     """
-    cut = BatchCut.of(settings.batch_size, world.size, settings.max_batch_per_device)
+    modality = build_modality(recipe.modality)
+    unit = modality.length_unit
+    plan = batch_plan(settings, shards.lengths, unit, seed=recipe.seed)
+    cut = batch_cut(settings, plan, unit, world_size=world.size)
+    horizon = horizon_of(settings, plan.steps_per_epoch)
     num_workers = spare_workers(recipe)
     share_cores(num_workers)
-    horizon = horizon_of(settings, len(shards))
     precision = resolve_precision(settings.precision, recipe.encoder, world.device.type)
-    share = Share(
-        micro=cut.micro,
-        accumulation=cut.accumulation,
-        rank=world.rank,
-        world_size=world.size,
-    )
     return Job(
         stage=stage,
         objective=objective(horizon, precision),
         data=TrainLoader(
             shards,
-            build_modality(recipe.modality),
-            share,
+            modality,
+            plan,
+            Share(accumulation=cut.accumulation, rank=world.rank, world_size=world.size),
             seed=recipe.seed,
             num_workers=num_workers,
             max_bad_fraction=recipe.data.max_bad_fraction,
@@ -78,6 +81,19 @@ def training_job(
         precision=precision,
         identity=identity(recipe),
         verbosity=verbosity,
+    )
+
+
+def calibration_batches(recipe: Recipe, shards: Shards) -> Iterator[Batch]:
+    """Evenly spaced training samples without random changes, for `Frontend.calibrate`.
+
+    Nothing is read until the first batch is asked for. Every process reads the same.
+    """
+    return read_split(
+        shards,
+        build_modality(recipe.modality),
+        batch_size=_CALIBRATION_BATCH,
+        limit=_CALIBRATION_SAMPLES,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch.utils.data import DataLoader
 
-from d2v.data.order import MicroBatchOrder, Share
+from d2v.data.order import BatchPlan, MicroBatchOrder, Share
 from d2v.data.reading import (
     Reader,
     Samples,
@@ -30,6 +30,7 @@ class TrainLoader:
         self,
         shards: Shards,
         reader: Reader,
+        plan: BatchPlan,
         share: Share,
         *,
         seed: int,
@@ -43,7 +44,8 @@ class TrainLoader:
         Args:
             shards: the split.
             reader: decodes, collates and masks.
-            share: how global batches are cut.
+            plan: which samples make which update.
+            share: this process's part of each.
             seed: of the run.
             num_workers: processes that read ahead; 0 reads in this one.
             max_bad_fraction: share of the split's samples that may be unusable.
@@ -51,16 +53,15 @@ class TrainLoader:
             pin: hand over in page-locked memory.
 
         Raises:
-            UsageError: the split has fewer samples than one global batch.
+            UsageError: the split does not fill one global batch.
         """
-        if len(shards) < share.batch_size:
+        if plan.steps_per_epoch == 0:
             raise UsageError(
-                f"{shards.folder} has {len(shards)} samples, one batch takes {share.batch_size}",
+                f"{shards.folder} has {len(shards)} samples, and they do not fill one batch",
                 expected="at least one whole batch",
-                remedy="Lower pretrain.batch_size or add data.",
+                remedy="Lower pretrain.batch_size or pretrain.batch_length, or add data.",
             )
-        self.shards, self.share, self.seed = shards, share, seed
-        self.steps_per_epoch = len(shards) // share.batch_size
+        self.shards, self.plan, self.share, self.seed = shards, plan, share, seed
         self.dataset = Samples(shards, reader, seed)
         self.num_workers, self.pin = num_workers, pin
         self.max_bad, self.on_problem = max_bad_fraction * len(shards), on_problem
@@ -77,9 +78,7 @@ class TrainLoader:
         num_workers = 0 if in_this_process else self.num_workers
         loader = DataLoader(
             self.dataset,
-            sampler=MicroBatchOrder(
-                len(self.shards), self.share, seed=self.seed, start_step=start_step
-            ),
+            sampler=MicroBatchOrder(self.plan, self.share, start_step=start_step),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=unchanged,

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from d2v.core.seeding import generator_for
+from d2v.data.order import Wanted
 from d2v.data.shards import Shards
 from d2v.errors import BadSampleError, D2VError
 from d2v.types import Batch, Mask
@@ -23,8 +24,16 @@ _T = TypeVar("_T")
 class Reader(Protocol):
     """The part of a modality that turns stored samples into batches; must be picklable."""
 
-    def decode(self, parts: dict[str, bytes], generator: Generator | None) -> Tensor:
-        """One example; random changes come from the generator, None asks for none."""
+    def decode(
+        self, parts: dict[str, bytes], generator: Generator | None, limit: int | None = None
+    ) -> Tensor:
+        """One example.
+
+        Args:
+            parts: extension -> content.
+            generator: of random changes; None asks for none.
+            limit: longest length wanted, as stored; what is longer is cropped.
+        """
 
     def collate(self, examples: Sequence[Tensor]) -> Batch:
         """Examples side by side."""
@@ -56,18 +65,19 @@ class Samples(Dataset[Read | D2VError]):
     def __init__(self, shards: Shards, reader: Reader, seed: int) -> None:
         self.shards, self.reader, self.seed = shards, reader, seed
 
-    def __getitem__(self, key: tuple[int, list[int]]) -> Read | D2VError:
+    def __getitem__(self, wanted: Wanted) -> Read | D2VError:
         try:
-            return self._read(*key)
+            return self._read(wanted)
         except D2VError as error:
             return error
 
-    def _read(self, epoch: int, numbers: list[int]) -> Read:
+    def _read(self, wanted: Wanted) -> Read:
         examples, used, problems = [], [], []
-        for number in numbers:
-            generator = generator_for("augment", self.seed, epoch, number)
+        for number in wanted.samples:
+            generator = generator_for("augment", self.seed, wanted.epoch, number)
             try:
-                examples.append(self.reader.decode(self.shards.read(number), generator))
+                parts = self.shards.read(number)
+                examples.append(self.reader.decode(parts, generator, wanted.limit))
                 used.append(number)
             except BadSampleError as error:
                 problems.append((number, str(error)))
@@ -77,7 +87,8 @@ class Samples(Dataset[Read | D2VError]):
                 remedy="Run `d2v prepare RECIPE --check` and mend the data.",
             )
         batch = _numbered(self.reader.collate(examples), self.shards, used)
-        generators = [generator_for("mask", self.seed, epoch, number) for number in used]
+        batch = replace(batch, missing=len(problems))
+        generators = [generator_for("mask", self.seed, wanted.epoch, number) for number in used]
         return Read(batch=batch, mask=self.reader.sample_mask(batch, generators), problems=problems)
 
 

@@ -1,12 +1,12 @@
 """One training, described: settings, parts and place."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from d2v.core.schedules import Duration, Horizon
 from d2v.engine.distributed import World
@@ -22,10 +22,21 @@ class TrainSettings(Settings):
 
     steps: Duration = "800 epochs"
     """Length of the run: `3000`, `3000 steps` or `800 epochs`."""
-    batch_size: int = Field(2048, ge=1)
-    """Samples of one update, over all devices and micro-batches."""
+    batch_size: int | None = Field(2048, ge=1)
+    """Samples of one update, over all devices and micro-batches; null: `batch_length` decides."""
+    batch_length: float | None = Field(None, gt=0)
+    """Total length of one update's samples, each counted as the longest of them, in the modality's
+    unit (seconds, tokens); samples of similar length come together. null: `batch_size` decides."""
     max_batch_per_device: int | None = Field(None, ge=1)
     """Largest micro-batch that fits one device; accumulation follows from it. null: no limit."""
+    max_length_per_device: float | None = Field(None, gt=0)
+    """The same for `batch_length`, in its unit. Samples divide unevenly: leave room for one more
+    than `batch_length` over the devices."""
+    max_length: float | None = Field(None, gt=0)
+    """Longer samples are cropped at a random place, in the modality's unit; null: no limit."""
+    length_mode: Literal["pad", "crop"] = "pad"
+    """What makes samples of a batch equally long. pad: a micro-batch is padded to its longest;
+    crop: the whole batch is cropped to its shortest, at random places."""
     optimizer: OptimizerSettings = OptimizerSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast where the hardware has it and it pays, else float32."""
@@ -39,12 +50,34 @@ class TrainSettings(Settings):
     """Epochs between two kNN scores on held-out data; null for none."""
     guards: GuardSettings = GuardSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _length_replaces_the_default(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("batch_length") is not None:
+            return {"batch_size": None, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainSettings":
+        if (self.batch_size is None) == (self.batch_length is None):
+            given = "neither" if self.batch_size is None else "both"
+            raise ValueError(
+                f"of batch_size and batch_length, {given} of them are given; one says how much an "
+                "update takes, and the other is null"
+            )
+        if self.batch_size is None and self.max_batch_per_device is not None:
+            raise ValueError("max_batch_per_device goes with batch_size: set max_length_per_device")
+        if self.batch_length is None and self.max_length_per_device is not None:
+            raise ValueError("max_length_per_device goes with batch_length: set it, too")
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchCut:
     """How one global batch is cut: `world * accumulation * micro` samples."""
 
-    micro: int
+    micro: float
+    """Samples of a micro-batch; the mean where batches are measured by length."""
     accumulation: int
 
     @staticmethod
@@ -92,6 +125,8 @@ class Job:
     """What the forward pass computes in; weights, targets and averages stay float32."""
     identity: dict[str, Any] = field(default_factory=dict)
     """Settings that make the architecture; kept in checkpoints to explain a mismatch."""
+    begin: Callable[[], None] | None = None
+    """Called before the first update where there is no checkpoint; weights are on the CPU then."""
     evaluate: Callable[[], dict[str, float]] | None = None
     """Scores of the present weights; the first one named picks the best checkpoint."""
     verbosity: int = 0

@@ -36,7 +36,10 @@ def train(job: Job, stop: StopRequest) -> dict[str, float]:
         StoppedError: SIGTERM came. InterruptedRunError: Ctrl-C came. The same command continues.
         UsageError: its checkpoint is of another architecture.
     """
-    return _Training(job, stop).run()
+    checkpoint, messages = load_latest(job.folder / "checkpoints")
+    if checkpoint is None and job.begin is not None:
+        job.begin()  # before the processes are joined: they start from what rank 0 has
+    return _Training(job, stop).run(checkpoint, messages)
 
 
 class _Training:
@@ -53,9 +56,8 @@ class _Training:
         self.clock, self.timed_updates = 0.0, 0
         self.sound = True  # no update has been NaN or infinite, whatever the guards may do about it
 
-    def run(self) -> dict[str, float]:
-        """From the last checkpoint to the end."""
-        checkpoint, messages = load_latest(self.folder)
+    def run(self, checkpoint: Checkpoint | None, messages: list[str]) -> dict[str, float]:
+        """From the checkpoint to the end; tells the messages first."""
         if checkpoint is not None:
             self._restore(checkpoint)
         first = self._common_start()
@@ -137,8 +139,10 @@ class _Training:
         seconds, self.clock = max(now - self.clock, 1e-9), now
         waited, self.updater.seconds_waited = self.updater.seconds_waited, 0.0
         count, self.timed_updates = self.timed_updates, 0
+        job = self.job
+        samples_per_step = job.cut.micro * job.cut.accumulation * job.world.size
         return {
-            "samples_per_second": count * self.job.settings.batch_size / seconds,
+            "samples_per_second": count * samples_per_step / seconds,
             "data_wait_share": min(1.0, waited / seconds),
         }
 

@@ -60,7 +60,7 @@ class Updater:
             loss = self._backward(step, micro, batch, mask, monitor=monitor)
             sums[LOSS] += loss.total.detach()
             sums[COUNT] += loss.count
-            sums[BAD] += self.job.cut.micro - len(batch)
+            sums[BAD] += batch.missing
             monitors = loss.monitors
         sums[STOP] = float(stopping)
         self.job.world.sum(sums)

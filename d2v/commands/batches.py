@@ -1,0 +1,206 @@
+"""How much an update takes, counted or measured, and how it is cut over devices.
+
+Settings are in the modality's unit (seconds, tokens); plans count lengths as stored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from d2v.data.index import Ints
+from d2v.data.lengths import LengthPlan
+from d2v.data.order import BatchPlan, CountPlan, LengthLimit
+from d2v.engine.job import BatchCut, TrainSettings
+from d2v.errors import UsageError
+from d2v.modalities.base import LengthUnit
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchFigures:
+    """The batches of a training in figures.
+
+    Args:
+        num_train: training samples.
+        mean_length: of them, as stored, after cropping to `max_length`; None where unknown.
+        steps_per_epoch: updates in one pass over the data.
+        samples_per_step: samples of an update, the mean where they differ.
+        cut: how an update is cut.
+        largest_micro: largest micro-batch, in samples of mean length.
+    """
+
+    num_train: int
+    mean_length: float | None
+    steps_per_epoch: int
+    samples_per_step: float
+    cut: BatchCut
+    largest_micro: float
+
+
+def batch_plan(settings: TrainSettings, lengths: Ints, unit: LengthUnit, *, seed: int) -> BatchPlan:
+    """Which samples make which update.
+
+    Args:
+        settings: how much an update takes.
+        lengths: (N,) int64, of the training samples as stored.
+        unit: what settings measure in.
+        seed: of the run.
+
+    Raises:
+        UsageError: the data do not fill a batch, or a sample is longer than one.
+    """
+    limit = _length_limit(settings, unit)
+    if settings.batch_length is None:
+        assert settings.batch_size is not None
+        plan: BatchPlan = CountPlan(lengths, settings.batch_size, seed=seed, limit=limit)
+    else:
+        longest = int(limit.clipped(lengths).max(initial=0))
+        batch_length = _stored(settings.batch_length, unit)
+        if longest > batch_length:
+            raise UsageError(
+                f"The longest training sample has {longest / unit.size:,g} {unit.name}, and "
+                f"pretrain.batch_length is {settings.batch_length:,g}",
+                expected="room for every sample",
+                remedy="Raise pretrain.batch_length, or crop with pretrain.max_length.",
+            )
+        plan = LengthPlan(lengths, batch_length, seed=seed, limit=limit)
+    total = float(limit.clipped(lengths).sum()) / unit.size
+    _check_enough(settings, plan.steps_per_epoch, len(lengths), total, unit)
+    return plan
+
+
+def batch_cut(
+    settings: TrainSettings, plan: BatchPlan, unit: LengthUnit, *, world_size: int
+) -> BatchCut:
+    """The fewest micro-batches that fit a device.
+
+    Raises:
+        UsageError: the batches cannot be cut like that.
+    """
+    if not isinstance(plan, LengthPlan):
+        assert settings.batch_size is not None
+        return BatchCut.of(settings.batch_size, world_size, settings.max_batch_per_device)
+    accumulation = 1
+    if settings.max_length_per_device is not None:
+        limit = _stored(settings.max_length_per_device, unit)
+        longest = plan.longest_piece(len(plan.lengths))
+        if longest > limit:
+            raise UsageError(
+                f"The longest training sample has {longest / unit.size:,g} {unit.name}, and "
+                f"pretrain.max_length_per_device is {settings.max_length_per_device:,g}",
+                expected="room for every sample",
+                remedy="Raise pretrain.max_length_per_device, or crop with pretrain.max_length.",
+            )
+        while plan.longest_piece(world_size * accumulation) > limit:
+            accumulation += 1
+    if plan.smallest_batch < world_size * accumulation:
+        raise UsageError(
+            f"The smallest batch has {plan.smallest_batch} samples, to be shared by {world_size} "
+            f"device(s) with {accumulation} micro-batch(es) each",
+            expected="at least one sample for each micro-batch",
+            remedy="Raise pretrain.batch_length or pretrain.max_length_per_device, lower "
+            "pretrain.max_length, or take fewer devices.",
+        )
+    micro = plan.samples_per_step / (world_size * accumulation)
+    return BatchCut(micro=micro, accumulation=accumulation)
+
+
+def figures_of(
+    settings: TrainSettings, lengths: Ints, unit: LengthUnit, *, world_size: int
+) -> BatchFigures:
+    """What batches come to on data that is there.
+
+    Raises:
+        UsageError: as `batch_plan` and `batch_cut`.
+    """
+    plan = batch_plan(settings, lengths, unit, seed=0)  # figures are the same for every seed
+    cut = batch_cut(settings, plan, unit, world_size=world_size)
+    mean = float(_length_limit(settings, unit).clipped(lengths).mean())
+    largest = cut.micro
+    if isinstance(plan, LengthPlan):
+        largest = plan.longest_piece(world_size * cut.accumulation) / mean
+    return BatchFigures(
+        num_train=len(lengths),
+        mean_length=mean,
+        steps_per_epoch=plan.steps_per_epoch,
+        samples_per_step=plan.samples_per_step,
+        cut=cut,
+        largest_micro=largest,
+    )
+
+
+def expected_figures(
+    settings: TrainSettings,
+    num_train: int,
+    mean_length: float | None,
+    unit: LengthUnit,
+    *,
+    world_size: int,
+) -> BatchFigures:
+    """What batches will come to, about, before the data is there.
+
+    Args:
+        settings: how much an update takes.
+        num_train: training samples.
+        mean_length: of them, in `unit`; None where unknown.
+        unit: what settings measure in.
+        world_size: devices.
+
+    Raises:
+        UsageError: too little data, a batch that does not divide, an unknown mean that matters.
+    """
+    mean = mean_length
+    if mean is not None and settings.max_length is not None:
+        mean = min(mean, settings.max_length)
+    if settings.batch_length is None:
+        assert settings.batch_size is not None
+        samples: float = settings.batch_size
+        steps = num_train // settings.batch_size
+        cut = BatchCut.of(settings.batch_size, world_size, settings.max_batch_per_device)
+    else:
+        if mean is None:
+            raise UsageError(
+                "pretrain.batch_length is set, and how long the training samples are is unknown",
+                remedy="Run d2v prepare first, or set data.mean_train_length for the dry run.",
+            )
+        samples, steps = settings.batch_length / mean, int(num_train * mean / settings.batch_length)
+        limit = settings.max_length_per_device or math.inf
+        accumulation = max(1, math.ceil(settings.batch_length / world_size / limit))
+        cut = BatchCut(micro=samples / (world_size * accumulation), accumulation=accumulation)
+    _check_enough(settings, steps, num_train, num_train * (mean or 0), unit)
+    return BatchFigures(
+        num_train=num_train,
+        mean_length=None if mean is None else mean * unit.size,
+        steps_per_epoch=steps,
+        samples_per_step=samples,
+        cut=cut,
+        largest_micro=cut.micro,
+    )
+
+
+def _length_limit(settings: TrainSettings, unit: LengthUnit) -> LengthLimit:
+    return LengthLimit(
+        max_length=None if settings.max_length is None else _stored(settings.max_length, unit),
+        to_shortest=settings.length_mode == "crop",
+    )
+
+
+def _stored(length: float, unit: LengthUnit) -> int:
+    return max(1, round(length * unit.size))
+
+
+def _check_enough(
+    settings: TrainSettings, steps: int, num_train: int, total: float, unit: LengthUnit
+) -> None:
+    if steps:
+        return
+    there, wanted = f"{num_train:,} training samples", f"{settings.batch_size or 0:,}"
+    if settings.batch_length is not None:
+        there = f"{total:,.6g} {unit.name} of training data"
+        wanted = f"{settings.batch_length:,g}"
+    setting = "batch_size" if settings.batch_length is None else "batch_length"
+    raise UsageError(
+        f"There are {there}, and one batch takes {wanted}",
+        expected="at least one whole batch",
+        remedy=f"Lower pretrain.{setting} or add data.",
+    )
