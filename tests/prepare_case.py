@@ -2,21 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from d2v.data.prepare import (
-    PrepareProgress,
-    PrepareSettings,
-    PrepareSummary,
-    prepare,
-)
+from d2v.data.encoding import Encode
+from d2v.data.prepare import PrepareSettings, PrepareSummary, prepare
 from d2v.data.shards import Shards
 from d2v.errors import BadSampleError
-from d2v.types import SourceItem
+from d2v.types import SourceItem, StoredSample
 
 SMALL = PrepareSettings(shard_samples=7, val_fraction=0.2, test_fraction=0.1)
 
@@ -37,11 +33,27 @@ def make_items(
     return items
 
 
-def encode(item: SourceItem) -> dict[str, bytes]:
+def encode(item: SourceItem) -> list[StoredSample]:
     content = item.read()
     if content.startswith(b"bad"):
         raise BadSampleError("it is bad")
-    return {"txt": content, "meta.json": b'{"length": %d}' % len(content)}
+    members = {"txt": content, "meta.json": b'{"length": %d}' % len(content)}
+    return [StoredSample(members=members)]
+
+
+def encode_several(item: SourceItem) -> list[StoredSample]:
+    """One to three samples an item, of unequal length; the third one is odd."""
+    (whole,) = encode(item)
+    content, count = whole.members["txt"], len(item.name) % 3 + int(item.name[0]) % 2
+    return [
+        StoredSample(
+            members={"txt": content[place:]},
+            length=10 * len(content) + place,
+            totals={"bytes": len(content) - place, "tenths": 0.1},
+            warnings=("it is the third",) if place == 2 else (),
+        )
+        for place in range(max(count, 1))
+    ]
 
 
 def run(
@@ -50,10 +62,11 @@ def run(
     settings: PrepareSettings = SMALL,
     *,
     seed: int = 0,
-    progress: Callable[[PrepareProgress], None] | None = None,
+    encoder: Encode = encode,
+    **options: Any,
 ) -> PrepareSummary:
     kept = list(items)
-    return prepare(lambda: kept, encode, dest, settings, seed=seed, progress=progress)
+    return prepare(lambda: kept, encoder, dest, settings, seed=seed, **options)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -77,7 +90,7 @@ def interrupted(dest: Path, items: list[SourceItem], after: int) -> None:
     """Leaves a preparation that was stopped after so many items."""
     calls = iter(range(after))
 
-    def stopping(item: SourceItem) -> dict[str, bytes]:
+    def stopping(item: SourceItem) -> list[StoredSample]:
         if next(calls, None) is None:
             raise KeyboardInterrupt
         return encode(item)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from d2v.data.prepare import PrepareSettings, prepare
-from d2v.types import SourceItem
+from d2v.types import SourceItem, StoredSample
 
 COUNT = 25
 
@@ -14,8 +14,8 @@ def content(number: int) -> bytes:
     return f"content of {number} ".encode() * (number + 1)
 
 
-def encode(item: SourceItem) -> dict[str, bytes]:
-    return {"txt": item.read(), "meta.json": b"{}"}
+def encode(item: SourceItem) -> list[StoredSample]:
+    return [StoredSample(members={"txt": item.read(), "meta.json": b"{}"})]
 
 
 def make_folder(tmp_path: Path) -> Path:

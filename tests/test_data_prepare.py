@@ -28,6 +28,7 @@ def test_prepare__writes_shards_indexes_and_lists_and_nothing_else(tmp_path: Pat
         "test/test-000000.tar",
         *("train/index.json", *(f"train/train-00000{number}.tar" for number in range(5))),
         *("val/index.json", "val/val-000000.tar", "val/val-000001.tar"),
+        "warnings.jsonl",
     ]
 
 

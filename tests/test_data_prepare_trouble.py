@@ -15,7 +15,7 @@ from d2v.data.prepare import (
     prepare,
 )
 from d2v.errors import D2VError, UsageError
-from d2v.types import SourceItem
+from d2v.types import SourceItem, StoredSample
 from tests.prepare_case import SMALL, digests, encode, make_items, run
 
 
@@ -66,7 +66,7 @@ def test_full_disk__is_explained_and_leaves_whole_files_only(
 
 
 def test_second_writer__is_kept_out(tmp_path: Path) -> None:
-    def intruding(item: SourceItem) -> dict[str, bytes]:
+    def intruding(item: SourceItem) -> list[StoredSample]:
         with pytest.raises(UsageError, match="right now"):
             run(make_items(20), tmp_path)
         return encode(item)
@@ -82,7 +82,7 @@ def test_shards__are_not_written_into_their_source(tmp_path: Path) -> None:
 
 
 def test_encoders_own_fault__is_not_hidden(tmp_path: Path) -> None:
-    def broken(item: SourceItem) -> dict[str, bytes]:
+    def broken(item: SourceItem) -> list[StoredSample]:
         raise ZeroDivisionError(item.name)
 
     with pytest.raises(ZeroDivisionError):
@@ -90,7 +90,7 @@ def test_encoders_own_fault__is_not_hidden(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def die(item: SourceItem) -> dict[str, bytes]:
+def die(item: SourceItem) -> list[StoredSample]:
     os._exit(9)
 
 

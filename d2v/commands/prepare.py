@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from d2v.commands.options import Options
-from d2v.commands.stage import need, shards_folder, stage_folder, working
+from d2v.commands.prepare_report import prepare_report
+from d2v.commands.stage import LEARNED, need, shards_folder, stage_folder, working
 from d2v.config import Loaded
 from d2v.data.prepare import PrepareProgress, PrepareSummary, prepare
 from d2v.data.shards import Shards, check
@@ -20,14 +24,11 @@ from d2v.modalities.base import SourceSettings
 from d2v.recipe import DataSet, Recipe
 from d2v.report import Report
 
-_REASONS = 5
-"""Rejections are shown for so many reasons, the commonest first."""
-
 
 def run(loaded: Loaded[Recipe], options: Options) -> Report:
     """Write shards for every data set of the recipe, or check those that are there."""
     recipe = loaded.settings
-    settings = need(recipe, "prepare", loaded)
+    need(recipe, "prepare", loaded)
     modality = build_modality(recipe.modality)
     if options.check and options.fresh:
         raise UsageError("--check and --fresh exclude each other", remedy="Drop one of them")
@@ -45,26 +46,66 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         if done is not None:
             _still_there(stage, folders)
             return done
-        summaries = {}
-        for name, data in sets.items():
-            with _Bar(f"prepare {name}", options.verbosity) as bar:
-                summaries[name] = prepare(
-                    partial(modality.read_source, data),
-                    modality.encode,
-                    folders[name],
-                    settings,
-                    seed=recipe.seed,
-                    progress=bar,
-                    identity={
-                        "source": data.model_dump(include=set(SourceSettings.model_fields)),
-                        "modality": recipe.modality.name,
-                        "store": recipe.modality.store.model_dump(mode="json"),
-                    },
-                )
-        report = _report(summaries, folders)
+        with _learned(stage, modality, recipe, sets) as learned:
+            modality = build_modality(recipe.modality, learned)
+            summaries = {}
+            for name, data in sets.items():
+                with _Bar(f"prepare {name}", options.verbosity) as bar:
+                    summaries[name] = _prepare_set(modality, recipe, data, folders[name], bar)
+        report = prepare_report(summaries, folders, modality)
         data_json = {name: summary.as_json() for name, summary in summaries.items()}
         stage.finish({"sets": data_json, "report": vars(report)})
     return report
+
+
+def _prepare_set(
+    modality: Modality, recipe: Recipe, data: DataSet, folder: Path, bar: _Bar
+) -> PrepareSummary:
+    settings = recipe.modality
+    assert recipe.prepare is not None
+    return prepare(
+        partial(modality.read_source, data),
+        modality.encode,
+        folder,
+        recipe.prepare,
+        seed=recipe.seed,
+        progress=bar,
+        identity={
+            "source": data.model_dump(include=set(SourceSettings.model_fields)),
+            "modality": settings.name,
+            "settings": settings.model_dump(mode="json", include=set(settings.prepare_sections)),
+        },
+        about=modality.about(),
+        summarise=lambda totals: modality.summarise(totals).files,
+    )
+
+
+@contextmanager
+def _learned(
+    stage: RunDirectory, modality: Modality, recipe: Recipe, sets: dict[str, DataSet]
+) -> Iterator[Path]:
+    """The folder of what encoding must know of all the data; it stays once something is stored.
+
+    It is learnt from what pre-training reads. Where that was prepared before, what was learnt then
+    lies beside its shards.
+    """
+    first = next(iter(recipe.data_sets().values()), recipe.data)
+    if first.shards is not None and (earlier := first.shards.parent.parent / LEARNED).is_dir():
+        yield earlier
+        return
+    folder = stage.path / LEARNED
+    if not stage.has_progress():  # from a start whose settings nothing has bound
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(exist_ok=True)
+        data = first if first.shards is None else next(iter(sets.values()))
+        modality.learn(partial(modality.read_source, data), folder)
+        yield folder
+    finally:
+        with suppress(OSError):  # not empty: there is something to keep
+            folder.rmdir()
+        if not stage.has_progress():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_sources(modality: Modality, sets: list[DataSet], place: Path) -> None:
@@ -107,34 +148,6 @@ def _sets_to_prepare(recipe: Recipe) -> dict[str, DataSet]:
     return missing
 
 
-def _report(summaries: dict[str, PrepareSummary], folders: dict[str, Path]) -> Report:
-    rows, remarks = [], []
-    for name, summary in summaries.items():
-        for split, part in summary.splits.items():
-            rows.append([name, split, f"{part.num_samples:,}", str(part.num_shards),
-                         f"{part.num_bytes / 1e6:.1f}"])  # fmt: skip
-        remarks.append(
-            f"{name}: {summary.total:,} inputs = {summary.stored:,} stored + "
-            f"{summary.rejected:,} rejected + {summary.dropped:,} dropped; "
-            f"{summary.duplicates:,} exact duplicates; {len(summary.classes) or 'no'} "
-            f"{'class' if len(summary.classes) == 1 else 'classes'}."
-        )
-        reasons = list(summary.reasons.items())
-        remarks += [f"  rejected {count:,}: {reason}" for reason, count in reasons[:_REASONS]]
-        if rest := reasons[_REASONS:]:
-            remarks.append(f"  rejected {sum(count for _, count in rest):,}: for other reasons")
-        if summary.rejected or summary.duplicates:
-            remarks.append(f"  see rejected.jsonl and duplicates.jsonl in {folders[name]}")
-        if len(summary.classes) == 1:
-            remarks.append(f"  only one class ({summary.classes[0]}): there is nothing to probe.")
-    return Report(
-        headline=f"Prepared {', '.join(str(folder) for folder in folders.values())}",
-        columns=["set", "split", "samples", "shards", "MB"],
-        rows=rows,
-        remarks=remarks,
-    )
-
-
 def _plan(sets: dict[str, DataSet], folders: dict[str, Path], recipe: Recipe) -> Report:
     lines = [
         f"{name}: {data.source or 'not set yet (data.source=PATH)'} -> {folders[name]}"
@@ -145,7 +158,8 @@ def _plan(sets: dict[str, DataSet], folders: dict[str, Path], recipe: Recipe) ->
     lines.append(
         f"shards of at most {settings.shard_samples:,} samples and "
         f"{settings.shard_megabytes:g} MB; val {settings.val_fraction:.1%}, test "
-        f"{settings.test_fraction:.1%} where the source has none; duplicates: {settings.duplicates}"
+        f"{settings.test_fraction:.1%} where the source has none, drawn by {settings.split_by}; "
+        f"duplicates: {settings.duplicates}"
     )
     return Report(headline="Plan of prepare (nothing is written)", text="\n".join(lines))
 
@@ -195,7 +209,7 @@ class _Bar:
         self.progress.stop()
 
     def __call__(self, now: PrepareProgress) -> None:
-        speed = f"{now.done / now.seconds:,.0f} samples/s" if now.seconds > 0 else ""
+        speed = f"{now.done / now.seconds:,.0f} inputs/s" if now.seconds > 0 else ""
         title = f"{self.title}: {'listing' if now.stage == 'list' else 'storing'}"
         self.progress.update(
             self.task, description=title, completed=now.done, total=now.total, speed=speed

@@ -27,6 +27,7 @@ _FREE = (
     "data.verify",
     "data.max_bad_fraction",
     "data.num_train_samples",
+    "data.mean_train_length",
     "prepare.workers",
     "pretrain.log_every",
     "pretrain.checkpoint_every",
@@ -37,11 +38,15 @@ _FREE = (
 )
 """Settings that may change between two starts: they do not decide the result."""
 _SECTIONS = {
-    "prepare": ("name", "seed", "modality.name", "modality.store", "data", "prepare"),
+    "prepare": ("name", "seed", "modality.name", "data", "prepare"),
     "pretrain": ("name", "seed", "device", "modality", "encoder", "objective", "pretrain"),
     "probe": ("name", "seed", "device", "modality", "encoder", "probe"),
 }
-"""Which settings decide a stage's result; where data lies does not, its fingerprint does."""
+"""Which settings decide a stage's result; where data lies does not, its fingerprint does. What of
+the modality decides what preparing writes, its own settings say."""
+
+LEARNED = "learned"
+"""Folder, beside the shards' own, of what encoding must know of all the data."""
 
 
 def stage_folder(loaded: Loaded[Recipe], options: Options, stage: str) -> Path:
@@ -52,6 +57,8 @@ def stage_folder(loaded: Loaded[Recipe], options: Options, stage: str) -> Path:
 def deciding_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     """Dotted settings that decide the stage's result."""
     sections = _SECTIONS[stage]
+    if stage == "prepare":
+        sections += tuple(f"modality.{name}" for name in recipe.modality.prepare_sections)
     if stage == "probe" and recipe.probe is not None and recipe.probe.supervised:
         sections += ("pretrain",)  # the baseline with labels is trained with these
     return {

@@ -1,4 +1,4 @@
-"""Raw items to stored members, in this process or in several, always in the order given.
+"""Raw items to stored samples, in this process or in several, always in the order given.
 
 The worker processes import this module and the encoder's, so it stays light.
 """
@@ -17,16 +17,20 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from pathlib import Path
 
 from d2v.errors import BadSampleError, D2VError
-from d2v.types import SourceItem
+from d2v.types import SourceItem, StoredSample
 
-Encode = Callable[[SourceItem], dict[str, bytes]]
+Encode = Callable[[SourceItem], list[StoredSample]]
 Numbered = tuple[int, SourceItem]
 
 WINDOW_PER_WORKER = 4
 """Items under way for each worker: enough to keep it busy, few enough to keep memory flat."""
+
+CHUNK = 1 << 20
+"""Bytes hashed at a time."""
 
 UNREADABLE = frozenset(
     (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ELOOP)
@@ -36,9 +40,9 @@ UNREADABLE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """What became of an item: members and the hash of its raw bytes, or a reason."""
+    """What became of an item: its samples and the hash of its raw bytes, or a reason."""
 
-    members: dict[str, bytes] | None = None
+    samples: list[StoredSample] | None = None
     sha256: bytes = b""
     reason: str = ""
 
@@ -73,10 +77,12 @@ def encoders(encode: Encode, workers: int) -> Iterator[Work]:
 
 def encode_item(encode: Encode, item: SourceItem) -> Encoded:
     """Encode one item and hash its raw bytes; a bad item becomes a reason."""
+    if item.problem is not None:
+        return Encoded(reason=item.problem)
     try:
-        members = encode(item)
+        samples = encode(item)
         # Hashed second: the encoder turns away what is no sample before gigabytes are read.
-        return Encoded(members=members, sha256=_sha256(item))
+        return Encoded(samples=samples, sha256=_sha256(item))
     except BadSampleError as error:
         return Encoded(reason=str(error))
     except OSError as error:
@@ -107,10 +113,36 @@ def _in_window(
 
 
 def _sha256(item: SourceItem) -> bytes:
-    if item.content is not None or item.path is None:
-        return hashlib.sha256(item.read()).digest()
-    with item.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    """Of what `item.read()` gives, and of the part where items share these bytes."""
+    if item.content is not None:
+        digest = hashlib.sha256(item.content).digest()
+    else:
+        assert item.path is not None
+        state = item.path.stat()
+        place = (item.path, item.offset, item.num_bytes, state.st_size, state.st_mtime_ns)
+        # A long recording is not hashed again for each of its many parts.
+        digest = _shared_sha256(*place) if item.part else _slice_sha256(*place[:3])
+    if item.part:
+        digest = hashlib.sha256(digest + item.part.encode("utf-8", "surrogatepass")).digest()
+    return digest
+
+
+def _slice_sha256(path: Path, offset: int, num_bytes: int | None) -> bytes:
+    sha256, left = hashlib.sha256(), num_bytes
+    with path.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(CHUNK if left is None else min(CHUNK, left)):
+            sha256.update(chunk)
+            left = None if left is None else left - len(chunk)
+    return sha256.digest()
+
+
+@lru_cache(maxsize=16)
+def _shared_sha256(
+    path: Path, offset: int, num_bytes: int | None, size: int, changed: int
+) -> bytes:
+    """The same, remembered for a file as it was (size in bytes, time of change in ns)."""
+    return _slice_sha256(path, offset, num_bytes)
 
 
 def _module_of(encode: Encode) -> str:

@@ -53,8 +53,12 @@ class Index:
     extensions: list[str]
     keys: Texts
     sources: Texts
+    about: dict[str, Any]
+    """What a reader must know of the samples, as whoever encoded them put it."""
     labels: Ints
     """(N,) class ids, -1 where there is none."""
+    lengths: Ints
+    """(N,) what batches are measured by, at least 1."""
     shard_of: Ints
     """(N,) number of the shard."""
     first_member: Ints
@@ -137,7 +141,7 @@ def _collect(head: dict[str, Any], shards: Iterator[dict[str, Any]]) -> Index:
     keys: list[bytes] = []
     sources: list[bytes] = []
     extensions: dict[str, int] = {}
-    tables: list[tuple[Ints, Ints, Ints]] = []
+    tables: list[tuple[Ints, Ints, Ints, Ints]] = []
     for record in shards:
         samples = record.pop("samples")
         shard = Shard(**record)
@@ -145,10 +149,12 @@ def _collect(head: dict[str, Any], shards: Iterator[dict[str, Any]]) -> Index:
         keys += [sample["key"].encode("utf-8", "surrogatepass") for sample in samples]
         sources += [sample["source"].encode("utf-8", "surrogatepass") for sample in samples]
         tables.append(_tables(samples, extensions))
-        _check_shard(shard, len(samples), tables[-1][2])
+        _check_shard(shard, len(samples), tables[-1][3])
     if len(keys) != head["num_samples"]:
         raise ValueError(f"{len(keys)} samples instead of {head['num_samples']}")
-    counts = _joined([table[1] for table in tables])
+    if not isinstance(head.get("about", {}), dict):
+        raise ValueError("its `about` is not an object")
+    counts = _joined([table[2] for table in tables])
     return Index(
         split=head["split"],
         classes=[str(name) for name in head["classes"]],
@@ -156,15 +162,23 @@ def _collect(head: dict[str, Any], shards: Iterator[dict[str, Any]]) -> Index:
         extensions=list(extensions),
         keys=Texts(keys),
         sources=Texts(sources),
+        about=head.get("about", {}),
         labels=_joined([table[0] for table in tables]),
+        lengths=_joined([table[1] for table in tables]),
         shard_of=np.repeat(np.arange(len(known)), [shard.num_samples for shard in known]),
         first_member=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
-        members=_joined([table[2] for table in tables], columns=4),
+        members=_joined([table[3] for table in tables], columns=4),
     )
 
 
-def _tables(samples: list[dict[str, Any]], extensions: dict[str, int]) -> tuple[Ints, Ints, Ints]:
+def _tables(
+    samples: list[dict[str, Any]], extensions: dict[str, int]
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """Labels (n,), lengths (n,), numbers of members (n,) and members (m, 4) of a shard."""
     labels = [-1 if sample["label"] is None else sample["label"] for sample in samples]
+    lengths = [sample.get("length", 1) for sample in samples]
+    if any(not isinstance(length, int) or length < 1 for length in lengths):
+        raise ValueError("a length is not a whole number above 0")
     counts = [len(sample["members"]) for sample in samples]
     members = [
         (extensions.setdefault(extension, len(extensions)), *place)
@@ -172,7 +186,7 @@ def _tables(samples: list[dict[str, Any]], extensions: dict[str, int]) -> tuple[
         for extension, place in sample["members"].items()
     ]
     table = np.array(members, np.int64).reshape(len(members), 4)
-    return np.array(labels, np.int64), np.array(counts, np.int64), table
+    return _ints(labels), _ints(lengths), _ints(counts), table
 
 
 def _check_shard(shard: Shard, num_samples: int, members: Ints) -> None:
@@ -185,6 +199,10 @@ def _check_shard(shard: Shard, num_samples: int, members: Ints) -> None:
         min(offsets.min(), sizes.min()) < 0 or (offsets + sizes).max() > shard.bytes
     ):
         raise ValueError(f"a member of {shard.name} lies outside of it")
+
+
+def _ints(values: list[int]) -> Ints:
+    return np.array(values, np.int64)
 
 
 def _joined(arrays: list[Ints], columns: int = 0) -> Ints:

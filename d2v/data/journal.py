@@ -1,7 +1,8 @@
 """What a run has finished so far, so that a killed one goes on where it stood.
 
 The output grows in parts: one shard (or none, where nothing was left to store) and the log of
-every input that went into it or was turned away on the way. A part counts once its line stands in
+every input that went into it or was turned away on the way. A part ends between two inputs, never
+between the samples of one. It counts once its line stands in
 the journal; whatever else lies about is a leftover.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 from d2v.data.files import WholeFile, sync_folder, writing
 from d2v.data.shardfile import ShardFile, ShardRecord
 from d2v.errors import UsageError
+from d2v.types import StoredSample
 
 JOURNAL = "journal.jsonl"
 
@@ -31,7 +33,9 @@ class Part:
     consumed: int
     """Items of the split's plan that this part and those before it have dealt with."""
     counts: dict[str, int]
-    """stored, rejected, duplicates, dropped."""
+    """Items: stored, rejected, duplicates, dropped; and the length of all samples together."""
+    totals: dict[str, float]
+    """What the samples' totals add up to."""
     shard: ShardRecord | None
 
 
@@ -40,20 +44,26 @@ class PartWriter:
 
     def __init__(self, log: Path, shard: Path, split: str) -> None:
         self.counts: Counter[str] = Counter()
+        self.totals: dict[str, float] = {}
         self.shard: ShardFile | None = None
         self._shard_path, self._split = shard, split
         self._log = WholeFile(log)
 
-    def store(self, key: str, members: dict[str, bytes], note: dict[str, Any]) -> None:
+    def store(self, key: str, sample: StoredSample, note: dict[str, Any]) -> None:
         """Append a sample; `note` is logged with where its members lie."""
         if self.shard is None:
             self.shard = ShardFile(self._shard_path)
-        self.note("stored", {"key": key, **note, "members": self.shard.add(key, members)})
+        places = self.shard.add(key, sample.members)
+        length = {} if sample.length == 1 else {"length": sample.length}
+        self._write("sample", {"key": key, **note, **length, "members": places})
+        self.counts["length"] += sample.length
+        for name, value in sample.totals.items():
+            self.totals[name] = self.totals.get(name, 0) + value
 
     def note(self, kind: str, entry: dict[str, Any]) -> None:
-        """Log and count what became of an input: stored, rejected, duplicates (a finding)."""
+        """Log and count what became of an input: rejected, duplicates, warnings (findings)."""
         self.counts[kind] += 1
-        self._log.write(json.dumps([kind, entry]).encode() + b"\n")
+        self._write(kind, entry)
 
     def commit(self, consumed: int) -> Part:
         """Put shard and log in their places."""
@@ -64,6 +74,7 @@ class PartWriter:
             split=self._split,
             consumed=consumed,
             counts=dict(self.counts),
+            totals=self.totals,
             shard=shard,
         )
 
@@ -72,6 +83,9 @@ class PartWriter:
         if self.shard is not None:
             self.shard.discard()
         self._log.discard()
+
+    def _write(self, kind: str, entry: dict[str, Any]) -> None:
+        self._log.write(json.dumps([kind, entry]).encode() + b"\n")
 
 
 class Journal:
@@ -100,7 +114,7 @@ class Journal:
         return [part for part in self.parts if part.split == split]
 
     def entries(self, kind: str, parts: list[Part]) -> Iterator[dict[str, Any]]:
-        """What the logs say about one kind of outcome, streamed."""
+        """What the logs say about samples, or about one kind of outcome; streamed."""
         for part in parts:
             with (self.folder / part.log).open(encoding="ascii") as log:
                 for line in log:

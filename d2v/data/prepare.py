@@ -6,23 +6,24 @@ the other, shard by shard. Memory does not grow with the number of items.
 
 from __future__ import annotations
 
+import json
 import os
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from d2v.data.draw import Draw
 from d2v.data.encoding import Encode, encoders
 from d2v.data.files import WriteFailedError, locked, writing
-from d2v.data.journal import Journal, Part, has_parts
-from d2v.data.plan import SPLITS, Draw, Plan
-from d2v.data.results import begin, clear, finish, finished, remove_leftovers
+from d2v.data.journal import Journal, has_parts
+from d2v.data.plan import SPLITS, Plan
+from d2v.data.progress import PrepareProgress, Progress, Reporter
+from d2v.data.results import Summarise, begin, clear, finish, finished, remove_leftovers
 from d2v.data.settings import PrepareSettings
 from d2v.data.splitwriter import SplitWriter
-from d2v.data.summary import PrepareProgress, PrepareSummary, SplitSummary
+from d2v.data.summary import PrepareSummary, SplitSummary
 from d2v.errors import D2VError, UsageError
 from d2v.types import SourceItem
 
@@ -35,8 +36,10 @@ __all__ = [
     "prepare",
 ]
 
-Progress = Callable[[PrepareProgress], None]
-SECONDS_BETWEEN_REPORTS = 0.1
+
+def no_files(totals: Mapping[str, Mapping[str, float]]) -> dict[str, bytes]:
+    """What `summarise` is where nobody has more to say."""
+    return {}
 
 
 def prepare(
@@ -48,20 +51,25 @@ def prepare(
     seed: int,
     progress: Progress | None = None,
     identity: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+    summarise: Summarise = no_files,
 ) -> PrepareSummary:
-    """Write `dest/<split>/` shards and indexes, `rejected.jsonl` and `duplicates.jsonl`.
+    """Write `dest/<split>/` shards and indexes, and lists of what was rejected, found twice, odd.
 
     The same call continues after a kill; when everything is there it only returns the summary.
 
     Args:
         items: makes the source's items anew at each call, in the same order.
-        encode: item -> extension -> content; raises BadSampleError. Picklable for `workers` > 0.
+        encode: item -> samples; raises BadSampleError. Picklable for `workers` > 0.
         dest: folder to fill.
         settings: of shards and splits.
         seed: of the drawn splits.
         progress: told about ten times a second where things stand.
         identity: settings behind `items` and `encode` that decide the bytes, as JSON: a
             preparation that was begun with others is refused.
+        about: what a reader of the shards must know, as JSON; written into every index, and bound
+            to the preparation like `identity`.
+        summarise: says which files to write beside the splits, from the samples' totals.
 
     Raises:
         UsageError: no item, none usable, or `dest` holds something else.
@@ -71,21 +79,29 @@ def prepare(
         "settings": settings.model_dump(exclude={"workers"}),
         "seed": seed,
         "identity": dict(identity or {}),
+        "about": dict(about or {}),
     }
+    run = json.loads(json.dumps(run))  # as it will be read back: tuples become lists
     with _explained(dest):
         with writing(dest):
             dest.mkdir(parents=True, exist_ok=True)
         with locked(dest):
             done = finished(dest, run)
-            return done or _Run(dest, settings, progress).result(items, encode, run)
+            return done or _Run(dest, settings, progress, summarise).result(items, encode, run)
 
 
 class _Run:
     """One call's journey from items to shards."""
 
-    def __init__(self, dest: Path, settings: PrepareSettings, progress: Progress | None) -> None:
-        self._dest, self._settings = dest, settings
-        self._report = _Reporter(progress)
+    def __init__(
+        self,
+        dest: Path,
+        settings: PrepareSettings,
+        progress: Progress | None,
+        summarise: Summarise,
+    ) -> None:
+        self._dest, self._settings, self._summarise = dest, settings, summarise
+        self._report = Reporter(progress)
 
     def result(
         self, items: Callable[[], Iterable[SourceItem]], encode: Encode, run: dict[str, Any]
@@ -96,11 +112,12 @@ class _Run:
             with closing(Plan(work / "plan.sqlite")) as plan:
                 plan.fill(_outside(self._dest, items()), self._report.listed)
                 _refuse_no_item(plan)
-                draw = plan.draw(self._fractions(), run["seed"])
+                draw = plan.draw(self._fractions(), run["seed"], self._settings.split_by)
                 journal = Journal(work, {**run, "plan": plan.sha256()})
                 splits = self._encode(plan, draw, journal, encode)
+                groups = {split: plan.num_groups(split) for split in splits}
             _refuse_no_sample(journal, self._dest)
-            return finish(self._dest, journal, splits, plan.classes(), run)
+            return finish(self._dest, journal, groups, plan.classes(), run, self._summarise)
         except BaseException:
             if has_parts(work):
                 remove_leftovers(self._dest)
@@ -128,56 +145,6 @@ class _Run:
 
     def _fractions(self) -> dict[str, float]:
         return {"val": self._settings.val_fraction, "test": self._settings.test_fraction}
-
-
-class _Reporter:
-    """Turns single items into a few reports a second."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._begun = time.monotonic()
-        self._reported = 0.0
-        self._total: int | None = None
-        self._done = 0
-        self._counts: Counter[str] = Counter()
-
-    def listed(self, num_items: int) -> None:
-        self._done = num_items
-        self._tell_now_and_then()
-
-    def begin(self, total: int) -> None:
-        self._total, self._done, self._begun = total, 0, time.monotonic()
-
-    def replayed(self, parts: list[Part]) -> None:
-        for part in parts:
-            self._counts.update(part.counts)
-        self._done += parts[-1].consumed if parts else 0
-
-    def encoded(self, counts: dict[str, int]) -> None:
-        self._done += 1
-        self._counts.update(counts)
-        self._tell_now_and_then()
-
-    def end(self) -> None:
-        self._tell()
-
-    def _tell_now_and_then(self) -> None:
-        if time.monotonic() - self._reported > SECONDS_BETWEEN_REPORTS:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._reported = time.monotonic()
-        if self._progress is not None:
-            self._progress(
-                PrepareProgress(
-                    stage="list" if self._total is None else "encode",
-                    done=self._done,
-                    total=self._total,
-                    rejected=self._counts["rejected"],
-                    duplicates=self._counts["duplicates"],
-                    seconds=time.monotonic() - self._begun,
-                )
-            )
 
 
 def _outside(dest: Path, items: Iterable[SourceItem]) -> Iterator[SourceItem]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,57 @@ from d2v.data.files import WholeFile, remove_temporaries, whole_file
 from d2v.data.index import FORMAT, VERSION
 from d2v.data.journal import JOURNAL, Journal
 from d2v.data.plan import SPLITS
-from d2v.data.summary import PrepareSummary, SplitSummary
+from d2v.data.summary import PrepareSummary, summary_of
 from d2v.errors import UsageError
 
 WORK = ".prepare"
 """Folder of the journal and the scratch files, beside the splits; gone when all is done."""
 SUMMARY = "summary.json"
 """Written last: where it lies, the result is complete."""
-LISTS = {"rejected": "rejected.jsonl", "duplicates": "duplicates.jsonl"}
-MAX_REASONS = 1000
-"""Distinct reasons counted one by one; the rest together, so that memory stays flat."""
+LISTS = {
+    "rejected": "rejected.jsonl",
+    "duplicates": "duplicates.jsonl",
+    "warnings": "warnings.jsonl",
+}
+FILES = "files"
+"""Where the names of other files are noted: in the summary, and beside the journal before that."""
+_SAMPLE = ("key", "source", "label", "length", "members")
+"""What an index says of a sample; a length of 1 is left out."""
+
+Summarise = Callable[[Mapping[str, Mapping[str, float]]], Mapping[str, bytes]]
+"""Split -> name -> sum of the samples' totals, to files beside the splits: name -> content."""
 
 
 def finish(
-    dest: Path, journal: Journal, splits: list[str], classes: list[str], run: dict[str, Any]
+    dest: Path,
+    journal: Journal,
+    groups: dict[str, int],
+    classes: list[str],
+    run: dict[str, Any],
+    summarise: Summarise,
 ) -> PrepareSummary:
-    """Assemble indexes and lists from the journal, then remove the journal."""
-    for split in splits:
-        _write_index(dest / split / "index.json", journal, split, classes)
+    """Assemble indexes, lists and other files from the journal, then remove the journal.
+
+    Args:
+        dest: folder of the splits.
+        journal: with all parts.
+        groups: split -> distinct groups stored; its keys are the splits there are.
+        classes: label names.
+        run: what names the preparation; its `about` goes into every index.
+        summarise: says which other files to write.
+    """
+    for split in groups:
+        _write_index(dest / split / "index.json", journal, split, classes, run["about"])
     for kind, name in LISTS.items():
         with whole_file(dest / name) as file:
             for entry in journal.entries(kind, journal.parts):
                 file.write(_line(entry))
-    summary = _summary(journal, splits, classes)
+    summary = summary_of(journal, groups, classes)
+    totals = {split: dict(part.totals) for split, part in summary.splits.items()}
+    files = summarise(totals)
+    _write_files(dest, files)
     with whole_file(dest / SUMMARY) as file:
-        record = {"run": run, "summary": summary.as_json()}
+        record = {"run": run, "summary": summary.as_json(), FILES: sorted(files)}
         file.write(json.dumps(record, indent=1).encode() + b"\n")
     shutil.rmtree(dest / WORK)
     return summary
@@ -53,8 +80,7 @@ def finished(dest: Path, run: dict[str, Any]) -> PrepareSummary | None:
         made_with, summary = record["run"], PrepareSummary.from_json(record["summary"])
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is damaged ({error})", remedy="Use --fresh.") from None
-    # Only a call that says what it reads can be told from another one.
-    if any(made_with[key] != run[key] for key in run if "" not in (made_with[key], run[key])):
+    if made_with != run:
         raise UsageError(
             f"{dest} was prepared with other settings or from another source",
             expected=f"those recorded in {path}",
@@ -66,15 +92,20 @@ def finished(dest: Path, run: dict[str, Any]) -> PrepareSummary | None:
 
 def clear(dest: Path) -> None:
     """Remove what preparing has written into a folder, and nothing else."""
-    # The summary first: what a kill leaves behind must not pass for a finished result.
-    (dest / SUMMARY).unlink(missing_ok=True)
-    shutil.rmtree(dest / WORK, ignore_errors=True)
+    work = dest / WORK
+    if (dest / SUMMARY).exists():
+        # The summary goes first: what a kill leaves behind must not pass for a finished result. The
+        # names that it holds are needed to the end.
+        _note_files(dest, _file_names(dest))
+        (dest / SUMMARY).unlink()
+    (work / JOURNAL).unlink(missing_ok=True)
     for path in _outputs(dest):
         path.unlink()
     for folder in (dest, *(dest / split for split in SPLITS)):
         remove_temporaries(folder)
         if folder != dest and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def begin(dest: Path) -> Path:
@@ -98,7 +129,7 @@ def remove_leftovers(dest: Path) -> None:
 
 
 def _outputs(dest: Path) -> list[Path]:
-    ours = [dest / name for name in LISTS.values()]
+    ours = [dest / name for name in (*LISTS.values(), *_file_names(dest))]
     for split in SPLITS:
         ours.append(dest / split / "index.json")
         shard = re.compile(rf"{split}-\d{{6,}}\.tar")
@@ -106,15 +137,55 @@ def _outputs(dest: Path) -> list[Path]:
     return sorted(path for path in ours if path.exists())
 
 
-def _write_index(path: Path, journal: Journal, split: str, classes: list[str]) -> None:
+def _write_files(dest: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files that a summary asked for; what they are called is noted before."""
+    known, reserved = _file_names(dest), {*SPLITS, *LISTS.values(), SUMMARY}
+    for name in files:
+        assert _is_plain(name), name
+        assert name not in reserved, name
+        if (dest / name).exists() and name not in known:
+            raise UsageError(
+                f"{dest / name} is already there, and d2v prepare has not written it",
+                remedy="Move it away, then start the same command again: it continues.",
+            )
+    _note_files(dest, {*known, *files})
+    for name, content in files.items():
+        with whole_file(dest / name) as file:
+            file.write(content)
+
+
+def _note_files(dest: Path, names: set[str]) -> None:
+    """Remember beside the journal what is ours, so that `clear` finds it after a kill."""
+    with whole_file(dest / WORK / f"{FILES}.json") as file:
+        file.write(json.dumps({FILES: sorted(names)}).encode())
+
+
+def _file_names(dest: Path) -> set[str]:
+    """Files beside the splits that the modality asked for, as far as they are noted anywhere."""
+    names: set[str] = set()
+    for path in (dest / SUMMARY, dest / WORK / f"{FILES}.json"):
+        with suppress(OSError, ValueError, AttributeError, TypeError):  # gone or damaged: no names
+            names.update(map(str, json.loads(path.read_bytes()).get(FILES, [])))
+    return set(filter(_is_plain, names))
+
+
+def _is_plain(name: str) -> bool:
+    """A file name and no way out of the folder; not hidden, as temporary files are."""
+    return Path(name).name == name and not name.startswith(".")
+
+
+def _write_index(
+    path: Path, journal: Journal, split: str, classes: list[str], about: dict[str, Any]
+) -> None:
     """One shard a line, so that a reader holds one shard's entries at a time."""
     parts = [part for part in journal.of(split) if part.shard is not None]
     head = {
         "format": FORMAT,
         "version": VERSION,
         "split": split,
-        "num_samples": sum(part.counts.get("stored", 0) for part in parts),
+        "num_samples": sum(part.shard.num_samples for part in parts if part.shard),
         "classes": classes,
+        "about": about,
     }
     with whole_file(path) as file:
         file.write(json.dumps(head).encode()[:-1] + b', "shards": [')
@@ -122,7 +193,7 @@ def _write_index(path: Path, journal: Journal, split: str, classes: list[str]) -
             assert part.shard is not None
             file.write(b",\n" if number else b"\n")
             file.write(json.dumps(vars(part.shard)).encode()[:-1] + b', "samples": [')
-            _write_samples(file, journal.entries("stored", [part]))
+            _write_samples(file, journal.entries("sample", [part]))
             file.write(b"]}")
         file.write(b"\n]}\n")
 
@@ -130,40 +201,9 @@ def _write_index(path: Path, journal: Journal, split: str, classes: list[str]) -
 def _write_samples(file: WholeFile, entries: Any) -> None:
     separator = b""
     for entry in entries:
-        sample = {key: entry[key] for key in ("key", "source", "label", "members")}
+        sample = {key: entry[key] for key in _SAMPLE if key in entry}
         file.write(separator + json.dumps(sample).encode())
         separator = b", "
-
-
-def _summary(journal: Journal, splits: list[str], classes: list[str]) -> PrepareSummary:
-    counts: Counter[str] = Counter()
-    for part in journal.parts:
-        counts.update(part.counts)
-    reasons: Counter[str] = Counter()
-    for entry in journal.entries("rejected", journal.parts):
-        known = entry["reason"] in reasons or len(reasons) < MAX_REASONS
-        reasons[entry["reason"] if known else "other reasons"] += 1
-    return PrepareSummary(
-        splits={
-            split: _split_summary(journal, split) for split in reversed(SPLITS) if split in splits
-        },
-        classes=classes,
-        total=counts["stored"] + counts["rejected"] + counts["dropped"],
-        stored=counts["stored"],
-        rejected=counts["rejected"],
-        duplicates=counts["duplicates"],
-        dropped=counts["dropped"],
-        reasons=dict(sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))),
-    )
-
-
-def _split_summary(journal: Journal, split: str) -> SplitSummary:
-    shards = [part.shard for part in journal.of(split) if part.shard is not None]
-    return SplitSummary(
-        num_samples=sum(shard.num_samples for shard in shards),
-        num_shards=len(shards),
-        num_bytes=sum(shard.bytes for shard in shards),
-    )
 
 
 def _line(entry: dict[str, Any]) -> bytes:

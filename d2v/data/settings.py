@@ -13,13 +13,16 @@ class PrepareSettings(Settings):
     """How a source becomes shards."""
 
     shard_samples: int = Field(10_000, ge=1)
-    """Samples in a shard, at most."""
+    """Samples in a shard, at most, unless a single input gives more: they stay together."""
     shard_megabytes: float = Field(256, gt=0)
-    """Size of a shard in 10^6 bytes, at most, unless a single sample is larger."""
+    """Size of a shard in 10^6 bytes, at most, unless a single input gives more."""
     val_fraction: float = Field(0.1, ge=0, lt=1)
     """Part of the train items that becomes val, where the source has no val of its own."""
     test_fraction: float = Field(0.0, ge=0, lt=1)
     """Part of the train items that becomes test, where the source has no test of its own."""
+    split_by: Literal["auto", "group", "sample"] = "auto"
+    """What val and test are drawn in: whole groups (persons, say) where the source names them, else
+    item by item; group insists on groups, sample ignores them."""
     duplicates: Literal["keep", "drop"] = "keep"
     """Inputs with the same bytes as an earlier one (test before val before train, so that dropping
     never lets a test item stay in train): stored all the same, or left out. Listed either way."""

@@ -32,6 +32,10 @@ class Shards:
         """Label names; a class id is the place in this list."""
         self.labels: Ints = index.labels
         """(N,) int64 class ids, -1 where there is none."""
+        self.lengths: Ints = index.lengths
+        """(N,) int64, `StoredSample.length` of each; 1 where the index says nothing."""
+        self.about = index.about
+        """What a reader must know of the samples, as the encoder put it; {} where nothing."""
         self.fingerprint = fingerprint
         """sha256 of index.json, which holds every shard's sha256."""
         self.num_bytes = sum(shard.bytes for shard in index.shards)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from tarfile import BLOCKSIZE, RECORDSIZE
 
@@ -13,7 +15,7 @@ from d2v.data.plan import Plan
 from d2v.data.settings import PrepareSettings
 from d2v.data.tarformat import member_bytes
 from d2v.errors import UsageError
-from d2v.types import SourceItem
+from d2v.types import SourceItem, StoredSample
 
 EXTENSION = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")
 NOTHING: dict[str, int] = {}
@@ -48,18 +50,19 @@ class SplitWriter:
             if part.shard is not None:
                 self._num_shards += 1
                 _refuse_missing(self._folder / part.shard.name, part.shard.bytes)
-        for entry in self._journal.entries("stored", parts):
-            self._plan.remember(bytes.fromhex(entry["sha256"]), int(entry["key"]), self.split)
+        for entry in self._journal.entries("sample", parts):
+            number = int(entry["key"].partition("-")[0])
+            self._plan.remember(bytes.fromhex(entry["sha256"]), number, self.split)
         return parts
 
     def add(self, number: int, item: SourceItem, outcome: Encoded) -> dict[str, int]:
         """Deal with one item. Returns what became of it, as counts."""
-        entry = {"source": item.name, "split": self.split}
-        if outcome.members is None:
-            self._open_part().note("rejected", {**entry, "reason": outcome.reason})
+        if outcome.samples is None:
+            entry = {"source": item.name, "split": self.split, "reason": outcome.reason}
+            self._open_part().note("rejected", entry)
             counts = {"rejected": 1}
         else:
-            counts = self._add_sample(number, item, outcome, outcome.members)
+            counts = self._add_samples(number, item, outcome.sha256, outcome.samples)
         self.consumed += 1
         return counts
 
@@ -76,26 +79,31 @@ class SplitWriter:
         if self._part is not None:
             self._part.discard()
 
-    def _add_sample(
-        self, number: int, item: SourceItem, outcome: Encoded, members: dict[str, bytes]
+    def _add_samples(
+        self, number: int, item: SourceItem, sha256: bytes, samples: list[StoredSample]
     ) -> dict[str, int]:
-        assert members, "an encoder gave nothing"
-        assert "cls" not in members, "cls is the label's place"
-        assert all(EXTENSION.fullmatch(extension) for extension in members), members.keys()
-        first = self._plan.first_seen(outcome.sha256)
+        _check(samples)
+        first = self._plan.first_seen(sha256)
         dropped = first is not None and self._settings.duplicates == "drop"
         label = None if item.label is None else self._classes[item.label]
         if label is not None:
-            members = {**members, "cls": str(label).encode()}
-        if not dropped and self._is_full_for(members):
+            samples = [_with_label(sample, label) for sample in samples]
+        if not dropped and self._is_full_for(samples):
             self.end_part()  # before anything is noted: the next part begins with this item
         if first is not None:
             self._note_duplicate(item, first, dropped)
         if dropped:
             return {"duplicates": 1}
-        note = {"source": item.name, "label": label, "sha256": outcome.sha256.hex()}
-        self._open_part().store(f"{number:09d}", members, note)
-        self._plan.remember(outcome.sha256, number, self.split)
+        note = {"source": item.name, "label": label, "sha256": sha256.hex()}
+        part = self._open_part()
+        for place, sample in enumerate(samples):
+            which = f"-{place:05d}" if len(samples) > 1 else ""
+            part.store(f"{number:09d}{which}", sample, note)
+        part.counts["stored"] += 1
+        # Told once for an input, however many of its samples it is true of.
+        for warning in dict.fromkeys(text for sample in samples for text in sample.warnings):
+            part.note("warnings", {"source": item.name, "split": self.split, "warning": warning})
+        self._plan.remember(sha256, number, self.split)
         return NOTHING if first is None else {"duplicates": 1}
 
     def _note_duplicate(self, item: SourceItem, first: tuple[str, str], dropped: bool) -> None:
@@ -107,14 +115,16 @@ class SplitWriter:
         )
         part.counts["dropped"] += dropped
 
-    def _is_full_for(self, members: dict[str, bytes]) -> bool:
+    def _is_full_for(self, samples: list[StoredSample]) -> bool:
         if self._part is None or self._part.shard is None:
             return False
         shard = self._part.shard
-        data = shard.data_bytes + sum(member_bytes(len(content)) for content in members.values())
+        data = shard.data_bytes + sum(
+            member_bytes(len(content)) for sample in samples for content in sample.members.values()
+        )
         file = -(-(data + 2 * BLOCKSIZE) // RECORDSIZE) * RECORDSIZE  # as tar rounds it up
         return (
-            shard.num_samples >= self._settings.shard_samples
+            shard.num_samples + len(samples) > self._settings.shard_samples
             or file > self._settings.shard_megabytes * 1e6
         )
 
@@ -124,6 +134,22 @@ class SplitWriter:
             shard = self._folder / f"{self.split}-{self._num_shards:06d}.tar"
             self._part = PartWriter(log, shard, self.split)
         return self._part
+
+
+def _check(samples: list[StoredSample]) -> None:
+    """Catch an encoder's own mistakes."""
+    assert samples, "an encoder gave nothing"
+    for sample in samples:
+        names = sample.members.keys()
+        assert names, "an encoder gave a sample without content"
+        assert "cls" not in names, "cls is the label's place"
+        assert all(EXTENSION.fullmatch(extension) for extension in names), names
+        assert sample.length >= 1, "a sample without length"
+        assert all(map(isfinite, sample.totals.values())), sample.totals
+
+
+def _with_label(sample: StoredSample, label: int) -> StoredSample:
+    return replace(sample, members={**sample.members, "cls": str(label).encode()})
 
 
 def _refuse_missing(path: Path, num_bytes: int) -> None:
