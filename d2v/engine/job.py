@@ -30,8 +30,8 @@ class TrainSettings(Settings):
     max_batch_per_device: int | None = Field(None, ge=1)
     """Largest micro-batch that fits one device; accumulation follows from it. null: no limit."""
     max_length_per_device: float | None = Field(None, gt=0)
-    """The same for `batch_length`, in its unit. Samples divide unevenly: leave room for one more
-    than `batch_length` over the devices."""
+    """The same for `batch_length`, in its unit; at least two of the longest samples. Samples divide
+    unevenly: leave room for one more than `batch_length` shared by the devices."""
     max_length: float | None = Field(None, gt=0)
     """Longer samples are cropped at a random place, in the modality's unit; null: no limit."""
     length_mode: Literal["pad", "crop"] = "pad"
