@@ -44,7 +44,7 @@ def encode(item: SourceItem) -> list[StoredSample]:
 def encode_several(item: SourceItem) -> list[StoredSample]:
     """One to three samples an item, of unequal length; the third one is odd."""
     (whole,) = encode(item)
-    content, count = whole.members["txt"], len(item.name) % 3 + int(item.name[0]) % 2
+    content, count = whole.members["txt"], int(item.name.removesuffix(".txt")) % 3 + 1
     return [
         StoredSample(
             members={"txt": content[place:]},
@@ -52,7 +52,7 @@ def encode_several(item: SourceItem) -> list[StoredSample]:
             totals={"bytes": len(content) - place, "tenths": 0.1},
             warnings=("it is the third",) if place == 2 else (),
         )
-        for place in range(max(count, 1))
+        for place in range(count)
     ]
 
 

@@ -123,13 +123,17 @@ KILLED = '''
 import os, random, signal, sys
 from pathlib import Path
 
-from tests.prepare_case import digests, make_items, run
+from tests.prepare_case import digests, encode_several, make_items, run
 from d2v.data.files import WholeFile
+from d2v.data.journal import PartWriter
 
-dest, items = Path(sys.argv[1]), make_items(60, same=9, bad=13)
+dest, items = Path(sys.argv[1]), make_items(45, same=9, bad=13)
 
-def child(name, kill_at=None, before=True):
-    """Prepare in a process of its own, which kills itself at its n-th durable call."""
+def child(name, kill_at=None, before=True, first_samples=None):
+    """Prepare in a process of its own, which kills itself at its n-th durable call.
+
+    Or when it has stored the first of several samples of its n-th item that gives several.
+    """
     pid = os.fork()
     if pid == 0:
         count = 0
@@ -147,7 +151,17 @@ def child(name, kill_at=None, before=True):
         for call in ("fsync", "replace", "unlink", "rmdir"):
             setattr(os, call, deadly(getattr(os, call)))
         WholeFile.write = deadly(WholeFile.write)
-        run(items, dest / name)
+        store, left = PartWriter.store, first_samples
+        def deadly_store(part, key, *arguments):
+            nonlocal left
+            store(part, key, *arguments)
+            if left is not None and key.endswith("-00000"):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        PartWriter.store = deadly_store
+        files = lambda totals: {"totals.json": repr(totals).encode()}
+        run(items, dest / name, encoder=encode_several, about={"a": 1}, summarise=files)
         os._exit(0)
     return os.waitpid(pid, 0)[1]
 
@@ -155,13 +169,18 @@ assert child("whole") == 0
 whole = digests(dest / "whole")
 number, survived, kills = 0, False, 0
 while not survived:
-    number += random.Random(number).randint(1, 12)
+    number += random.Random(number).randint(1, 24)
     survived = child(f"cut{number}", number, before=number % 2 == 0) == 0
     kills += not survived
     assert child(f"cut{number}") == 0
     assert digests(dest / f"cut{number}") == whole, number
+inside = [child(f"inside{number}", first_samples=number) for number in (1, 9, 20, 26)]
+assert inside == [signal.SIGKILL] * 4, inside
+for number in (1, 9, 20, 26):
+    assert child(f"inside{number}") == 0
+    assert digests(dest / f"inside{number}") == whole, number
 again = 1
-while child("often", again * 9) != 0:  # the same folder, killed again and again
+while child("often", again * 16) != 0:  # the same folder, killed again and again
     again += 1
 assert digests(dest / "often") == whole
 print(kills, again)

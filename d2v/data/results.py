@@ -134,7 +134,7 @@ def _outputs(dest: Path) -> list[Path]:
         ours.append(dest / split / "index.json")
         shard = re.compile(rf"{split}-\d{{6,}}\.tar")
         ours += [path for path in (dest / split).glob("*.tar") if shard.fullmatch(path.name)]
-    return sorted(path for path in ours if path.exists())
+    return sorted(path for path in ours if path.is_file())
 
 
 def _write_files(dest: Path, files: Mapping[str, bytes]) -> None:
@@ -171,7 +171,7 @@ def _file_names(dest: Path) -> set[str]:
 
 def _is_plain(name: str) -> bool:
     """A file name and no way out of the folder; not hidden, as temporary files are."""
-    return Path(name).name == name and not name.startswith(".")
+    return name != "" and Path(name).name == name and not name.startswith(".")
 
 
 def _write_index(
