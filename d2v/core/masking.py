@@ -1,6 +1,7 @@
 """Masks: shape, rate and generator in, bool out. A mask is True where the model must predict."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -98,3 +99,52 @@ def token_spans(
     if num_tokens > 1 and bool(masked.all()):
         masked[torch.randint(num_tokens, (), generator=generator)] = False
     return masked
+
+
+def span_mask(
+    num_tokens: int, *, ratio: float, length: int, min_spans: int, generator: torch.Generator
+) -> Tensor:
+    """Spans of one length that begin at distinct places and may overlap.
+
+    Args:
+        num_tokens: T, without padding.
+        ratio: spans times `length` over `num_tokens`; what overlaps, masks less than that. The
+            fraction of a span is a chance of one.
+        length: of a span, in tokens.
+        min_spans: spans at least.
+        generator: CPU generator, the only source of randomness.
+
+    Returns:
+        (T,) bool on the CPU, at least one True and, of two tokens or more, at least one False.
+
+    Source: reference section 2.2, span masking, steps 1 to 4: the last place where a span would fit
+    is never drawn, and a short sample draws places behind its end, which are dropped. The reference
+    fails where all is masked and can mask nothing; here one random token is left visible, or
+    masked, so that every sample has something to predict, and to predict from.
+    """
+    spare = float(torch.rand((), generator=generator))
+    num_spans = max(min_spans, int(ratio * num_tokens / length + spare))
+    num_places = num_tokens - length if num_tokens - length > num_spans else num_spans + 1
+    starts = torch.randperm(num_places, generator=generator)[:num_spans]
+    places = (starts.unsqueeze(1) + torch.arange(length)).flatten()
+    masked = torch.zeros(num_tokens, dtype=torch.bool)
+    masked[places[places < num_tokens]] = True
+    count = int(masked.sum())
+    if count == 0 or (count == num_tokens and num_tokens > 1):
+        masked[torch.randint(num_tokens, (), generator=generator)] = count == 0
+    return masked
+
+
+def trim_to_same_count(masks: Sequence[Tensor], generators: Sequence[torch.Generator]) -> None:
+    """Take random tokens out of all masks but the smallest, until all have as many (in place).
+
+    Args:
+        masks: (T,) bool each, of any lengths.
+        generators: one a mask; decides which of its tokens become visible.
+
+    Source: reference section 2.2, span masking, step 5.
+    """
+    counts = [int(mask.sum()) for mask in masks]
+    for mask, count, generator in zip(masks, counts, generators, strict=True):
+        order = torch.randperm(count, generator=generator)
+        mask[mask.nonzero().squeeze(1)[order[min(counts) :]]] = False
