@@ -104,7 +104,7 @@ class _Folder:
             utterance = found[1].decode(errors="backslashreplace")
             place = f"{self.prefix}/{name}, line {number}".lstrip("/")
             if utterance in self._words:
-                problem = "a second transcript of the same utterance id"
+                problem = "a second transcript of the same utterance"
             elif utterance not in self._recorded:
                 problem = "a transcript without its recording"
             else:

@@ -35,6 +35,8 @@ MAX_PAGE = 65_307
 """Bytes of the longest Ogg page."""
 MP3_SLACK = 2 * 1152
 """Frames by which an MP3's header may be wrong: encoders count their own padding differently."""
+NO_SUCH_FILE = 7
+"""libsndfile's number for it."""
 END_SLACK = 0.05
 """Seconds by which a stretch may end after its recording: tables round."""
 FULL_SCALE = {"PCM_U8": 127 / 128}
@@ -199,5 +201,7 @@ def _ogg_is_torn(raw: BinaryIO, size: int) -> bool:
 
 
 def _words(error: soundfile.LibsndfileError) -> str:
+    if error.code == NO_SUCH_FILE:  # of a file that was opened: what a broken MP3 is answered
+        return "damaged"
     text = str(error.error_string).removeprefix("Error : ").rstrip(". ")
     return text[:1].lower() + text[1:]

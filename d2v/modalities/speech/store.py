@@ -29,6 +29,9 @@ LOW_RATE_HZ = 8_000
 """Less than a telephone's: worth a warning."""
 MAX_RATIO = 1_000
 """Denominator of the two rates' ratio; the resampler's kernels grow with both parts of it."""
+FILTER_WIDTH = 16
+"""Zero crossings of the resampler's filter; with torchaudio's 6, 7.5 kHz loses 3.6 dB and 8.5 kHz
+comes back with no more than 10 dB less, with 16 these are 1.2 and 22."""
 SILENT = 1e-4
 """Root mean square below which a recording counts as silent: -80 dB of full scale."""
 CLIPPED = 1e-3
@@ -108,9 +111,7 @@ def _check_figures(recording: soundfile.SoundFile, seconds: float, settings: Sto
             f"too short: {seconds:.2f} s, less than min_seconds={settings.min_seconds:g}"
         )
     if seconds > settings.max_hours * 3600:
-        raise BadSampleError(
-            f"too long: {seconds / 3600:.0f} hours, more than max_hours={settings.max_hours:g}"
-        )
+        raise BadSampleError(f"too long: more than max_hours={settings.max_hours:g}")
 
 
 def _edges(item: SourceItem, begin: int, end: int, rate: int, settings: StoreSettings) -> list[int]:
@@ -130,12 +131,17 @@ def _resampled(values: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
 
     The resampler holds as many kernels as the numerator of the two rates' ratio says: gigabytes
     for 44,101 to 16,000. The nearest ratio of small numbers is exact for the rates in use, and
-    for any other changes the pitch by less than one part in ten thousand.
+    for any other changes the pitch by less than a hundredth of a semitone.
     """
     if rate == RATE_HZ:
         return values
     ratio = Fraction(RATE_HZ, rate).limit_denominator(MAX_RATIO)
-    at_rate: torch.Tensor = resample(torch.from_numpy(values), ratio.denominator, ratio.numerator)
+    at_rate: torch.Tensor = resample(
+        torch.from_numpy(values),
+        ratio.denominator,
+        ratio.numerator,
+        lowpass_filter_width=FILTER_WIDTH,
+    )
     return at_rate.numpy().astype(np.float32, copy=False)
 
 
