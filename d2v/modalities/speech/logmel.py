@@ -82,15 +82,16 @@ class LogMel(nn.Module):
 
     def __init__(self, settings: LogMelSettings) -> None:
         super().__init__()
-        filters = melscale_fbanks(
-            settings.window // 2 + 1,
-            0.0,
-            RATE_HZ / 2,
-            settings.num_bands,
-            RATE_HZ,
-            norm="slaney",
-            mel_scale="slaney",  # the other scale's lowest bands lie between two frequencies
-        )
+        with torch.device("cpu"):  # torchaudio reads its own numbers: a meta device has none
+            filters = melscale_fbanks(
+                settings.window // 2 + 1,
+                0.0,
+                RATE_HZ / 2,
+                settings.num_bands,
+                RATE_HZ,
+                norm="slaney",
+                mel_scale="slaney",  # the other scale's lowest bands lie between two frequencies
+            )
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("window", torch.hann_window(settings.window), persistent=False)
         self.settings = settings
