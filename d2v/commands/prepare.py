@@ -16,6 +16,7 @@ from d2v.commands.prepare_report import prepare_report
 from d2v.commands.stage import LEARNED, need, shards_folder, stage_folder, working
 from d2v.config import Loaded
 from d2v.data.prepare import PrepareProgress, PrepareSummary, prepare
+from d2v.data.progress import Reporter
 from d2v.data.shards import Shards, check
 from d2v.engine.run_directory import RunDirectory
 from d2v.errors import D2VError, UsageError
@@ -23,6 +24,7 @@ from d2v.modalities import Modality, build_modality
 from d2v.modalities.base import SourceSettings
 from d2v.recipe import DataSet, Recipe
 from d2v.report import Report
+from d2v.types import SourceItem
 
 
 def run(loaded: Loaded[Recipe], options: Options) -> Report:
@@ -46,7 +48,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         if done is not None:
             _still_there(stage, folders)
             return done
-        with _learned(stage, modality, recipe, sets) as learned:
+        with _learned(stage, modality, recipe, options.verbosity) as learned:
             modality = build_modality(recipe.modality, learned)
             summaries = {}
             for name, data in sets.items():
@@ -82,30 +84,38 @@ def _prepare_set(
 
 @contextmanager
 def _learned(
-    stage: RunDirectory, modality: Modality, recipe: Recipe, sets: dict[str, DataSet]
+    stage: RunDirectory, modality: Modality, recipe: Recipe, verbosity: int
 ) -> Iterator[Path]:
     """The folder of what encoding must know of all the data; it stays once something is stored.
 
-    It is learnt from what pre-training reads. Where that was prepared before, what was learnt then
-    lies beside its shards.
+    It is learnt from what pre-training reads. Where that was prepared elsewhere, it lies beside the
+    splits there, among the files that the modality asked for.
     """
     first = next(iter(recipe.data_sets().values()), recipe.data)
-    if first.shards is not None and (earlier := first.shards.parent.parent / LEARNED).is_dir():
-        yield earlier
+    if first.shards is not None:
+        yield first.shards
         return
     folder = stage.path / LEARNED
-    if not stage.has_progress():  # from a start whose settings nothing has bound
-        shutil.rmtree(folder, ignore_errors=True)
     try:
+        if not stage.has_progress():  # left by a start whose settings bind nobody
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
-        data = first if first.shards is None else next(iter(sets.values()))
-        modality.learn(partial(modality.read_source, data), folder)
+        modality.learn(partial(_listed, modality, first, verbosity), folder)
         yield folder
     finally:
-        with suppress(OSError):  # not empty: there is something to keep
-            folder.rmdir()
         if not stage.has_progress():
             shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # not empty: there is something to keep
+            folder.rmdir()
+
+
+def _listed(modality: Modality, data: DataSet, verbosity: int) -> Iterator[SourceItem]:
+    """The items of a source, with a bar that shows how many have been read."""
+    with _Bar("learn", verbosity) as bar:
+        report = Reporter(bar)
+        for number, item in enumerate(modality.read_source(data), start=1):
+            report.listed(number)
+            yield item
 
 
 def _check_sources(modality: Modality, sets: list[DataSet], place: Path) -> None:
