@@ -144,9 +144,13 @@ def test_length_plan__drops_other_samples_in_each_epoch() -> None:
 
 @pytest.mark.parametrize(
     ("count", "median", "sigma", "max_length", "batch_length"),
-    [(20_000, 12.0, 0.5, None, 3800), (20_000, 12.0, 0.5, 20, 3800), (20_000, 22.0, 0.6, None, 8192),
-     (900, 2.5, 0.5, None, 40)],
-)  # fmt: skip
+    [
+        (20_000, 12.0, 0.5, None, 3800),
+        (20_000, 12.0, 0.5, 20, 3800),
+        (20_000, 22.0, 0.6, None, 8192),
+        (900, 2.5, 0.5, None, 40),
+    ],
+)
 def test_length_plan__pads_little_and_fills_its_batches(
     count: int, median: float, sigma: float, max_length: int | None, batch_length: int
 ) -> None:
@@ -212,26 +216,6 @@ def test_count_plan__is_one_permutation_cut_evenly() -> None:
     order = epoch_order(42, seed=5, epoch=3).tolist()
     assert epoch_of(plan, 3) == [(order[i : i + 8], None) for i in range(0, 40, 8)]
     assert (plan.steps_per_epoch, plan.samples_per_step) == (5, 8)
-
-
-# Cutting over processes
-
-
-@pytest.mark.parametrize("count", [8, 11, 30])
-@pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (1, 3), (2, 2), (8, 1), (4, 2)])
-def test_share__pieces_follow_each_other_and_are_equal_or_one_off(
-    count: int, world: int, accumulation: int
-) -> None:
-    numbers = list(range(count))
-    pieces = [
-        Share(accumulation=accumulation, rank=rank, world_size=world).piece(numbers, micro)
-        for micro in range(accumulation)
-        for rank in range(world)
-    ]
-    assert sum(pieces, []) == numbers
-    sizes = {len(piece) for piece in pieces}
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) > 0
 
 
 @cases

@@ -133,6 +133,26 @@ def updates(
     ]
 
 
+# Cutting over processes
+
+
+@pytest.mark.parametrize("count", [8, 11, 30])
+@pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (1, 3), (2, 2), (8, 1), (4, 2)])
+def test_share__pieces_follow_each_other_and_are_equal_or_one_off(
+    count: int, world: int, accumulation: int
+) -> None:
+    numbers = list(range(count))
+    pieces = [
+        Share(accumulation=accumulation, rank=rank, world_size=world).piece(numbers, micro)
+        for micro in range(accumulation)
+        for rank in range(world)
+    ]
+    assert sum(pieces, []) == numbers
+    sizes = {len(piece) for piece in pieces}
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) > 0
+
+
 @modes
 def test_update__is_the_same_for_any_number_of_ranks_and_micro_batches(
     shards: Shards, mode: str

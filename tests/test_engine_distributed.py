@@ -112,6 +112,17 @@ def test_two_processes__have_the_losses_of_one(
     assert list((tmp_path / "two" / "elsewhere").iterdir()) == []
 
 
+def test_two_processes__share_batches_of_one_length_unevenly(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path / "pictures", 90, length=lambda number: 3 + number % 10)
+    settings = TWENTY | {"batch_size": None, "batch_length": 60, "max_length_per_device": 25}
+    assert in_two(plain, shards, tmp_path / "two", **settings) == [0, 0]
+    whole = settings | {"max_length_per_device": None}
+    run(make_job(shards, tmp_path / "one", reader=Uneven(VISION), **whole))
+    for a, b in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
+        assert abs(a["loss"] - b["loss"]) < 1e-5
+        assert abs(a["gradient_norm"] - b["gradient_norm"]) < 1e-5
+
+
 def skipping(world: World, shards: Shards, folder: Path, settings: dict[str, Any]) -> None:
     job = make_job(shards, folder / str(world.rank), world=world, **settings)
     run(job)

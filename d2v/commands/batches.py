@@ -152,21 +152,9 @@ def expected_figures(
     mean = mean_length
     if mean is not None and settings.max_length is not None:
         mean = min(mean, settings.max_length)
-    if settings.batch_length is None:
-        assert settings.batch_size is not None
-        samples: float = settings.batch_size
-        steps = num_train // settings.batch_size
-        cut = BatchCut.of(settings.batch_size, world_size, settings.max_batch_per_device)
-    else:
-        if mean is None:
-            raise UsageError(
-                "pretrain.batch_length is set, and how long the training samples are is unknown",
-                remedy="Run d2v prepare first, or set data.mean_train_length for the dry run.",
-            )
-        samples, steps = settings.batch_length / mean, int(num_train * mean / settings.batch_length)
-        limit = settings.max_length_per_device or math.inf
-        accumulation = max(1, math.ceil(settings.batch_length / world_size / limit))
-        cut = BatchCut(micro=samples / (world_size * accumulation), accumulation=accumulation)
+    cut = _expected_cut(settings, mean, world_size)
+    samples = cut.micro * cut.accumulation * world_size
+    steps = math.floor(num_train / samples + 1e-9)  # 0.3 / 0.1 is a little less than 3
     _check_enough(settings, steps, num_train, num_train * (mean or 0), unit)
     return BatchFigures(
         num_train=num_train,
@@ -176,6 +164,22 @@ def expected_figures(
         cut=cut,
         largest_micro=cut.micro,
     )
+
+
+def _expected_cut(settings: TrainSettings, mean: float | None, world_size: int) -> BatchCut:
+    """As if every sample had the mean length."""
+    if settings.batch_length is None:
+        assert settings.batch_size is not None
+        return BatchCut.of(settings.batch_size, world_size, settings.max_batch_per_device)
+    if mean is None:
+        raise UsageError(
+            "pretrain.batch_length is set, and how long the training samples are is unknown",
+            remedy="Run d2v prepare first, or set data.mean_train_length for the dry run.",
+        )
+    limit = settings.max_length_per_device or math.inf
+    accumulation = max(1, math.ceil(settings.batch_length / world_size / limit))
+    micro = settings.batch_length / mean / (world_size * accumulation)
+    return BatchCut(micro=micro, accumulation=accumulation)
 
 
 def _length_limit(settings: TrainSettings, unit: LengthUnit) -> LengthLimit:

@@ -126,7 +126,8 @@ class Job:
     identity: dict[str, Any] = field(default_factory=dict)
     """Settings that make the architecture; kept in checkpoints to explain a mismatch."""
     begin: Callable[[], None] | None = None
-    """Called before the first update where there is no checkpoint; weights are on the CPU then."""
+    """Called in each process before the first update where there is no checkpoint; weights are on
+    the CPU then. Buffers that it sets must come out the same everywhere: they are not exchanged."""
     evaluate: Callable[[], dict[str, float]] | None = None
     """Scores of the present weights; the first one named picks the best checkpoint."""
     verbosity: int = 0

@@ -38,7 +38,7 @@ def train(job: Job, stop: StopRequest) -> dict[str, float]:
     """
     checkpoint, messages = load_latest(job.folder / "checkpoints")
     if checkpoint is None and job.begin is not None:
-        job.begin()  # before the processes are joined: they start from what rank 0 has
+        job.begin()
     return _Training(job, stop).run(checkpoint, messages)
 
 
