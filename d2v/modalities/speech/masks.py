@@ -1,5 +1,6 @@
 """Which stretches of a recording the model must predict."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,10 +28,14 @@ class MaskSettings(Settings):
 
     def num_masked(self, num_tokens: int) -> int:
         """About how many tokens are masked, before any are taken out for the same count."""
-        places = max(1, num_tokens - self.length)
+        places = max(1, num_tokens - self.length)  # where a span may begin
         spans = max(self.min_spans, self.ratio * num_tokens / self.length)
-        missed: float = max(0.0, 1 - self.length / places) ** spans
-        return min(max(1, round(num_tokens * (1 - missed))), max(1, num_tokens - 1))
+        visible = 0.0
+        for token in range(num_tokens):
+            covering = min(token + 1, places) - max(0, token + 1 - self.length)
+            chances = ((places - n - spans) / (places - n) for n in range(covering))
+            visible += math.prod(max(0.0, chance) for chance in chances)
+        return min(max(1, round(num_tokens - visible)), max(1, num_tokens - 1))
 
 
 def span_masks(
