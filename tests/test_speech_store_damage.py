@@ -37,6 +37,16 @@ def test_header_longer_than_the_data__is_called_truncated() -> None:
         encoded(recorded(noise(16_000), kind="mp3")[:2_000])
 
 
+def test_header_longer_than_the_data__is_seen_behind_other_chunks() -> None:
+    content = recorded(noise(16_000))
+    at = content.index(b"data")
+    note = b"note" + struct.pack("<I", 3) + b"odd\0"  # chunks begin at even places
+    longer = content[:4] + struct.pack("<I", len(content) + 4) + content[8:at] + note + content[at:]
+    assert encoded(longer).length == 16_000
+    with pytest.raises(BadSampleError, match="^truncated"):
+        encoded(longer[:-2])
+
+
 def test_wav_written_into_a_pipe__has_no_length_in_its_header_and_is_read() -> None:
     content = recorded(noise(16_000))
     at = content.index(b"data") + 4
