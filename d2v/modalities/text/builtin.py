@@ -83,7 +83,7 @@ def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _Documented]
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield prefix + child.name, child
             yield from _definitions(child, f"{prefix}{child.name}.")
-        elif isinstance(child, ast.stmt | ast.excepthandler):  # the branches of if and try
+        elif isinstance(child, ast.If | ast.Try | ast.ExceptHandler | ast.With):
             yield from _definitions(child, prefix)
 
 

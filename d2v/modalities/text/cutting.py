@@ -65,16 +65,21 @@ def bounded_lines(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[bytes | No
 
     Where a portion has no space, it comes with the rest of its line as None.
     """
-    carry = b""
-    while line := carry + stream.readline(max_bytes + 1 - len(carry)):
-        carry = b""
+    line = b""
+    while True:
+        if not line.endswith(b"\n"):
+            line += stream.readline(max_bytes + 1 - len(line))
+        if not line:
+            return
         if len(line) <= max_bytes:
             yield line, len(line)
+            line = b""
         elif end := line.rfind(b" ", 0, max_bytes) + 1:
-            carry = line[end:]
             yield line[:end], end
+            line = line[end:]
         else:
             yield None, len(line) + _skip_line(line, stream, max_bytes)
+            line = b""
 
 
 def short_lines(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[bytes | None, int]]:

@@ -70,7 +70,7 @@ def encode_text(
     }
     return [
         StoredSample(
-            members={MEMBER: _array(block, tokenizer.size)},
+            members={MEMBER: stored_ids(block, tokenizer.size)},
             length=len(block),
             totals={**({} if number else counts), "tokens": float(len(block))},
             warnings=warnings,
@@ -109,6 +109,19 @@ def stretches(item: SourceItem, texts: list[str], store: StoreSettings) -> Itera
             yield from (list(pieces(line)) for line in lines(text.strip()))
         else:
             yield from (list(pieces(sentence)) for sentence in sentences(text))
+
+
+def stored_ids(ids: list[int], num_tokens: int) -> bytes:
+    """What a sample's member holds: NumPy's own format, with numbers alone and no pickle.
+
+    Args:
+        ids: of one sample.
+        num_tokens: of the tokenizer; up to 65,536 an id takes 16 bits, else 32.
+    """
+    content = io.BytesIO()
+    dtype = np.uint16 if num_tokens <= _SMALL else np.int32
+    np.save(content, np.array(ids, dtype), allow_pickle=False)
+    return content.getvalue()
 
 
 def read_tokens(parts: Mapping[str, bytes], tokenizer: TokenizerSettings) -> Tensor:
@@ -153,10 +166,3 @@ def summarise_texts(totals: Mapping[str, Mapping[str, float]], folder: Path) -> 
 
 def _ids(tokenizer: Tokenizer, stretch: list[str]) -> list[int]:
     return [number for piece in stretch for number in token_ids(tokenizer, piece)]
-
-
-def _array(block: list[int], size: int) -> bytes:
-    """In NumPy's own format, which holds numbers only where pickle is not allowed."""
-    content = io.BytesIO()
-    np.save(content, np.array(block, np.uint16 if size <= _SMALL else np.int32), allow_pickle=False)
-    return content.getvalue()
