@@ -99,7 +99,9 @@ class Data2Vec(Objective):
         prediction = self.head(_select(student, mask))  # (M, D)
         target = _select(targets, mask)  # (M, D)
         total = self.regression(prediction, target)  #                     section 3.4
-        monitors = regression_monitors(seen, target, prediction, mask, batch.padding) if monitor else {}
+        monitors = {}
+        if monitor:
+            monitors = regression_monitors(seen, target, prediction, mask, batch.padding)
         return Loss(total=total, count=mask.predict.sum(), monitors=monitors)
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
@@ -44,7 +45,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         return _plan(sets, folders, recipe)
     if options.fresh or not (place / "result.json").exists():
         _check_sources(modality, list(sets.values()), place)
-    with working(loaded, options, "prepare", {}) as (stage, done):
+    with _one_thread(), working(loaded, options, "prepare", {}) as (stage, done):
         if done is not None:
             _still_there(stage, folders)
             return done
@@ -116,6 +117,17 @@ def _listed(modality: Modality, data: DataSet, verbosity: int) -> Iterator[Sourc
         for number, item in enumerate(modality.read_source(data), start=1):
             report.listed(number)
             yield item
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One sample is too small to share between cores: threads would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_sources(modality: Modality, sets: list[DataSet], place: Path) -> None:

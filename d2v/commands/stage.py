@@ -18,6 +18,7 @@ from d2v.data.shards import Shards
 from d2v.engine.distributed import World, joined
 from d2v.engine.run_directory import RunDirectory, opened, stage_result
 from d2v.errors import UsageError
+from d2v.modalities import build_modality
 from d2v.recipe import DataSet, Recipe
 from d2v.report import Report
 
@@ -137,13 +138,15 @@ def open_split(recipe: Recipe, folder: Path, split: str) -> Shards:
     """One split, checked as `data.verify` asks.
 
     Raises:
-        UsageError: it is not there, damaged, or of a newer format.
+        UsageError: it is not there, damaged, of a newer format, or does not fit the modality.
     """
     verify = recipe.data.verify
     if verify == "auto":
         small = Shards.open(folder / split).num_bytes < _HASHED_BELOW_BYTES
         verify = "hash" if small else "size"
-    return Shards.open(folder / split, verify=verify)
+    shards = Shards.open(folder / split, verify=verify)
+    build_modality(recipe.modality).check_data(shards.about)
+    return shards
 
 
 def pretrain_result(loaded: Loaded[Recipe], options: Options) -> dict[str, Any] | None:

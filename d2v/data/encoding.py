@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
+import torch
+
 from d2v.errors import BadSampleError, D2VError
 from d2v.types import SourceItem, StoredSample
 
@@ -152,6 +154,7 @@ def _module_of(encode: Encode) -> str:
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(1)  # one sample is too small to share, and the other workers are busy
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
