@@ -81,6 +81,6 @@ def test_vocabulary__is_that_of_the_training_transcripts_after_the_special_symbo
 
 
 def test_summary__of_recordings_without_words_has_no_vocabulary() -> None:
-    told = summarise({"train": split_totals(36, 16_000)})
-    assert told.lines == ["hours: train 0.01", "original rates: 16,000 Hz 1"]
+    told = summarise({"train": split_totals(20, 16_000)})
+    assert told.lines == ["hours: train 0.0056", "original rates: 16,000 Hz 1"]
     assert told.files == {}

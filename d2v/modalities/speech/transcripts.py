@@ -43,9 +43,7 @@ def summarise(totals: Mapping[str, Mapping[str, float]]) -> Summarised:
     blank and which the word boundary.
     """
     splits = [split for split in SPLITS if split in totals]
-    lines = [
-        "hours: " + _by_split(splits, lambda split: f"{totals[split].get('seconds', 0) / 3600:.2f}")
-    ]
+    lines = ["hours: " + _by_split(splits, lambda split: _hours(totals[split].get("seconds", 0)))]
     if any(_named(totals[split], "speaker ") for split in splits):
         lines.append(
             "speakers: "
@@ -59,6 +57,11 @@ def summarise(totals: Mapping[str, Mapping[str, float]]) -> Summarised:
     lines.append(f"characters in the training transcripts: {len(characters)}")
     lines += _strangers(splits, totals, set(characters))
     return Summarised(lines=lines, files={"vocabulary.json": _vocabulary(characters)})
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.2g}"
 
 
 def _by_split(splits: list[str], tell: Callable[[str], str]) -> str:
