@@ -48,6 +48,17 @@ def test_librispeech__tells_split_speaker_and_transcript(tmp_path: Path) -> None
     assert [(item.split, item.group) for item in one_split] == [(None, "19")]
 
 
+def test_label__is_the_speaker_where_that_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "train/19/198/19-198-0000.flac", b"x")
+    write(tmp_path / "train/19/198/19-198.trans.txt", "19-198-0000 A\n")
+    write(tmp_path / "some.csv", "path,label,speaker\na.wav,yes,me\n")
+    for source, speaker, label in ((tmp_path / "train", "19", None),
+                                   (tmp_path / "some.csv", "me", "yes")):  # fmt: skip
+        (usual,), (asked,) = listed(source), listed(source, label_from="speaker")
+        assert (usual.label, usual.group) == (label, speaker)
+        assert (asked.label, asked.group) == (speaker, None)
+
+
 def test_librispeech__splits_may_lie_deeper(tmp_path: Path) -> None:
     for folder in ("LibriSpeech/train-clean-100/19/198", "LibriSpeech/test-clean/8/2"):
         write(tmp_path / folder / "a.trans.txt", "")

@@ -27,6 +27,9 @@ class SourceSettings(Settings):
     """Split -> file below the source, where names and columns do not tell the splits."""
     path_column: str = "path"
     """Column of a table with each sample's file, relative to the table's folder."""
+    label_from: Literal["source", "speaker"] = "source"
+    """What a label is. source: what folders or the label column say; speaker: who speaks, and then
+    speakers need not stay in one split."""
     label_column: str = "label"
     """Column of a table with the labels; a table may do without."""
     split_column: str = "split"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
     Raises:
         UsageError: there is nothing there to learn from.
     """
+    items = _items(settings)
+    return map(_labelled_by_speaker, items) if settings.label_from == "speaker" else items
+
+
+def _labelled_by_speaker(item: SourceItem) -> SourceItem:
+    return replace(item, label=item.group, group=None)
+
+
+def _items(settings: SourceSettings) -> Iterator[SourceItem]:
     if settings.source in BUILTINS:
         return BUILTINS[settings.source]()
     path = source_path(settings.source, RECORDINGS, BUILTINS)
