@@ -13,7 +13,7 @@ from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_d
 from d2v.data.index import Ints
 from d2v.engine.job import TrainSettings
 from d2v.errors import UsageError
-from d2v.modalities import build_modality
+from d2v.modalities import ModalityPlan, build_modality
 from d2v.modalities.base import LengthUnit
 from d2v.recipe import PretrainSettings, Recipe
 
@@ -50,9 +50,10 @@ def pretrain_plan(
     plan = modality.plan(recipe.encoder, figures.mean_length)
     precision = resolve_precision(settings.precision, recipe.encoder, resolve_device(recipe))
     forward = forward_flops(recipe, plan.num_tokens) + plan.frontend_flops
-    flops = 4 * forward * figures.samples_per_step
+    shared = plan.feature_flops if recipe.objective.teacher_averages == "encoder" else 0.0
+    flops = (4 * forward - shared) * figures.samples_per_step
     micro = figures.largest_micro
-    memory = memory_bytes(recipe, trained, teacher, micro, plan.num_tokens, precision)
+    memory = memory_bytes(recipe, trained, teacher, micro, plan, precision)
     lines = [
         f"parameters     {encoder:,} in frontend and encoder; {trained:,} trained (with head); "
         f"{teacher:,} in the teacher",
@@ -100,12 +101,13 @@ def forward_flops(recipe: Recipe, num_tokens: int) -> float:
 
 
 def memory_bytes(
-    recipe: Recipe, trained: int, teacher: int, micro: float, num_tokens: int, precision: str
+    recipe: Recipe, trained: int, teacher: int, micro: float, plan: ModalityPlan, precision: str
 ) -> float:
     """Weights, gradients, AdamW's averages, the teacher, and the student's activations."""
     e = recipe.encoder
     width = 1 if precision == "bfloat16" else 2
-    activations = micro * num_tokens * e.dim * e.depth * _ACTIVATION_BYTES_PER_CHANNEL * width
+    blocks = plan.num_tokens * e.dim * e.depth * _ACTIVATION_BYTES_PER_CHANNEL
+    activations = micro * (blocks + 2 * plan.kept_values) * width
     return 4 * (4 * trained + teacher) + activations
 
 

@@ -170,9 +170,14 @@ class ModalityPlan:
         num_masked: how many of them the model predicts, about.
         frontend_flops: multiply-adds times two, one sample through the frontend.
         text: one line.
+        feature_flops: the part of `frontend_flops` that a teacher without a frontend of its own
+            saves, because it reads the student's features.
+        kept_values: numbers that the frontend keeps for its backward pass, of one sample.
     """
 
     num_tokens: int
     num_masked: int
     frontend_flops: float
     text: str
+    feature_flops: float = 0.0
+    kept_values: float = 0.0

@@ -73,6 +73,16 @@ class ConvolutionSettings(Settings):
             before = channels
         return total
 
+    def kept_values(self, num_samples: int) -> float:
+        """Numbers kept for the backward pass: what norm, GELU and the next convolution read."""
+        if self.gradient_scale == 0:
+            return 0.0
+        total, length = 0.0, num_samples
+        for channels, kernel, stride in self.layers:
+            length = max(0, (length - kernel) // stride + 1)
+            total += 3.0 * length * channels
+        return total
+
 
 class Convolutions(nn.Module):
     """Convolution, layer norm over channels and GELU, several times; a norm on top."""

@@ -76,6 +76,10 @@ class LogMelSettings(Settings):
         frames = self.frame_geometry.num_tokens(num_samples)
         return 2.0 * frames * (self.window // 2 + 1) * self.num_bands
 
+    def kept_values(self, num_samples: int) -> float:
+        """Numbers kept for the backward pass: the features."""
+        return float(self.geometry.num_tokens(num_samples) * self.width)
+
 
 class LogMel(nn.Module):
     """(B, S) -> (B, F, N): logarithm of the power in each mel band, never less than float32."""

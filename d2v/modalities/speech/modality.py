@@ -140,12 +140,14 @@ class Speech(Modality):
         num_samples = _USUAL_SECONDS * RATE_HZ if length is None else round(length)
         tokens = frontend.geometry.num_tokens(num_samples)
         masked = self.settings.mask.num_masked(tokens)
+        features = frontend.flops(num_samples) + 2.0 * tokens * frontend.width * encoder.dim
         return ModalityPlan(
             num_tokens=tokens,
             num_masked=masked,
-            frontend_flops=frontend.flops(num_samples)
-            + 2.0 * tokens * frontend.width * encoder.dim
-            + frontend.positions.flops(tokens, encoder.dim),
+            frontend_flops=features + frontend.positions.flops(tokens, encoder.dim),
+            feature_flops=features,
+            kept_values=frontend.kept_values(num_samples)
+            + frontend.positions.kept_values(tokens, encoder.dim),
             text=f"{num_samples / RATE_HZ:.1f} s of sound, a token each "
             f"{1000 * frontend.geometry.stride / RATE_HZ:g} ms: {tokens} tokens, about {masked} "
             "masked",

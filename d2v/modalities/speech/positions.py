@@ -38,6 +38,10 @@ class PositionSettings(Settings):
         """Multiply-adds times two."""
         return 2.0 * num_tokens * self.num_layers * self.kernel * dim * dim / self.groups
 
+    def kept_values(self, num_tokens: int, dim: int) -> float:
+        """Numbers kept for the backward pass: what norm, GELU and the next convolution read."""
+        return 3.0 * self.num_layers * num_tokens * dim
+
 
 class ConvolutionalPositions(nn.Module):
     """Grouped convolution, layer norm without parameters and GELU, several times."""
