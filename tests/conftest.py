@@ -22,8 +22,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     modules = [vars(getattr(item, "module", None) or sys) for item in session.items]
-    if any("Started" in names or "server" in names for names in modules):
-        from tests.training_case import server
+    if any({"Started", "Preparing", "server"} & names.keys() for names in modules):
+        from tests.process_case import server
 
         server()
         multiprocessing.forkserver.ensure_running()

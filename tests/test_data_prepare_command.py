@@ -1,13 +1,12 @@
 """Proves: the prepare command, killed or stopped at any moment, goes on to the very same bytes."""
 
-import multiprocessing.forkserver
 import os
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
-from multiprocessing import resource_tracker
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ import pytest
 from PIL.PngImagePlugin import PngImageFile
 
 from d2v.data.files import WholeFile
-from d2v.data.journal import Journal, Part
 from d2v.modalities.vision.store import StoreSettings, encode_image
 from d2v.types import SourceItem
 from tests.hostile_case import SHARDS, d2v, desk_fixture, left, refused, worked
 from tests.prepare_case import digests, lines
-from tests.training_case import command, picture, server
+from tests.process_case import Preparing, after_parts
+from tests.training_case import picture
 
 __all__ = ["desk_fixture"]
 
@@ -51,65 +50,11 @@ def recipe_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe
 
 
-def braked_after(parts: int) -> None:
-    """Let this process finish so many parts and then wait to be killed."""
-    original, finished = Journal.append, iter(range(parts))
-
-    def append(self: Journal, part: Part) -> None:
-        if next(finished, None) is None:
-            time.sleep(600)
-        original(self, part)
-
-    Journal.append = append  # type: ignore[method-assign]  # of a process of its own
-
-
-def with_lent_server(arguments: list[str], output: Path, brake: int | None) -> None:
-    """The command, whose encoder processes come from the tests' fork server: it is warm."""
-    if brake is not None:
-        braked_after(brake)
-    lent = multiprocessing.forkserver._forkserver
-    vars(lent)["ensure_running"] = lambda: None  # it would start what is there: our parent
-    vars(resource_tracker._resource_tracker)["_fd"] = None  # its own, told of what a kill leaves
-    command(arguments, output, {})
-
-
-class Preparing:
-    """`d2v prepare` in a process of its own, and what it has done so far."""
-
-    def __init__(self, recipe: Path, out: Path, *arguments: str, brake: int | None = None) -> None:
-        self.dest = out / "tiny" / "prepare" / "shards" / "common"
-        self.output = out.with_name(f"{out.name}-{time.monotonic_ns()}")
-        line = ["prepare", str(recipe), "--out", str(out), *arguments]
-        self.process = server().Process(target=with_lent_server, args=(line, self.output, brake))
-        self.process.start()
-
-    def finished_parts(self) -> int:
-        journal = self.dest / ".prepare" / "journal.jsonl"
-        try:
-            return journal.read_bytes().count(b"\n") - 1
-        except FileNotFoundError:
-            return 0
-
-    def wait_for(self, parts: int) -> None:
-        while self.process.is_alive() and self.finished_parts() < parts:
-            time.sleep(0.001)
-
-    def send(self, number: int) -> None:
-        assert self.process.pid is not None
-        if self.process.is_alive():
-            os.kill(self.process.pid, number)
-
-    def wait(self) -> tuple[int | None, str]:
-        self.process.join(60)
-        assert self.process.exitcode is not None, f"still running: {self.output.read_text()}"
-        return self.process.exitcode, self.output.read_text() if self.output.exists() else ""
-
-
 @pytest.fixture(scope="module", name="undisturbed")
 def undisturbed_fixture(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Name and hash of every file of a run that nobody disturbed."""
     run = Preparing(recipe, tmp_path_factory.mktemp("whole") / "out")
-    code, text = run.wait()
+    code, text = run.started.wait()
     assert (code, f"{COUNT} inputs" in text) == (0, True), text
     found = digests(run.dest)
     assert len([name for name in found if name.endswith(".tar")]) > 30
@@ -129,19 +74,20 @@ def test_killed_ten_times__the_command_ends_with_the_same_bytes(
     draws, killed_at = random.Random(workers), [0]
     for attempt in range(10):
         # Ten times three of its 40 parts: however fast the machine, it is never done before.
-        run = Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}", brake=3)
+        run = Preparing(
+            recipe, tmp_path / "out", f"prepare.workers={workers}", brake=partial(after_parts, 3)
+        )
         if attempt % 3:  # most starts get somewhere, others die while they start
             run.wait_for(killed_at[-1] + 1 + draws.randrange(3))
             time.sleep(draws.uniform(0, 0.02))
         else:
             time.sleep(draws.uniform(0, 0.5))
-        run.send(signal.SIGKILL)
-        assert run.wait()[0] == -signal.SIGKILL
+        run.kill()
         killed_at.append(run.finished_parts())
     assert killed_at == sorted(killed_at), "finished shards were done again"
     assert len(set(killed_at)) > 5, killed_at
     run = Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}")
-    code, text = run.wait()
+    code, text = run.started.wait()
     assert code == 0, text
     assert digests(run.dest) == undisturbed
 
@@ -155,8 +101,8 @@ def test_sigterm__ends_with_code_75_leaves_whole_files_and_the_same_command_cont
 ) -> None:
     run = Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}")
     run.wait_for(5)
-    run.send(signal.SIGTERM)
-    code, text = run.wait()
+    run.started.send(signal.SIGTERM)
+    code, text = run.started.wait()
     assert code == 75, text
     assert "Stopped: " in text
     assert "SIGTERM" in text
@@ -167,7 +113,8 @@ def test_sigterm__ends_with_code_75_leaves_whole_files_and_the_same_command_cont
     assert not [name for name in found if name.endswith(".tmp") or "index.json" in name]
     shards = {name: digest for name, digest in found.items() if name.endswith(".tar")}
     assert shards.items() < undisturbed.items()
-    assert Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}").wait()[0] == 0
+    run = Preparing(recipe, tmp_path / "out", f"prepare.workers={workers}")
+    assert run.started.wait()[0] == 0
     assert digests(run.dest) == undisturbed
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from d2v.data.shards import Shards
-from tests.training_case import Started, make_shards, rows, write_recipe
+from tests.process_case import Started
+from tests.training_case import make_shards, rows, write_recipe
 
 
 @pytest.fixture(scope="module", name="shards")

@@ -20,7 +20,8 @@ from d2v.engine.signals import StopRequest
 from d2v.errors import D2VError
 from d2v.modalities.vision.modality import Vision
 from d2v.types import Batch, Mask
-from tests.training_case import VISION, StopAt, make_job, make_shards, rows, run, server
+from tests.process_case import server
+from tests.training_case import VISION, StopAt, make_job, make_shards, rows, run
 
 
 @pytest.fixture(scope="module", name="shards")

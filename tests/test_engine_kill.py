@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,19 @@ import pytest
 from d2v.data.shards import Shards
 from d2v.engine import checkpoint as module
 from d2v.engine.checkpoint import load_latest
+from tests.process_case import Brake, Started, after_steps, last_step, server
 from tests.training_case import (
     NOISY,
-    Started,
     final_bytes,
-    last_step,
     make_job,
     make_shards,
     rows,
     run,
-    server,
     write_recipe,
 )
 
 STEPS = 160
-BRAKE = 15
+BRAKE = partial(after_steps, 15)
 """Steps that a start may get on: ten are not enough to be done, however fast the machine."""
 SETTINGS: dict[str, Any] = {"encoder": NOISY, "checkpoint_every": 2, "steps": 6, "log_every": 1}
 
@@ -45,7 +44,7 @@ def test_killed_ten_times__the_command_ends_with_the_same_bytes(
     recipe = write_recipe(tmp_path, shards, steps=STEPS, log_every=1, checkpoint_every=5,
                           max_batch_per_device=4)  # fmt: skip
 
-    def start(out: str, attempt: int, brake: int | None = None) -> Started:
+    def start(out: str, attempt: int, brake: Brake | None = None) -> Started:
         arguments = ["pretrain", str(recipe), "--out", str(tmp_path / out), "data.workers=1",
                      "encoder.dropout=0.1", "encoder.drop_path=0.2"]  # fmt: skip
         return Started(arguments, tmp_path / f"{out}-{attempt}", brake=brake)

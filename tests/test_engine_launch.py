@@ -15,7 +15,8 @@ from d2v.cli import app
 from d2v.data.shards import Shards
 from d2v.engine.launch import launch
 from d2v.errors import D2VError
-from tests.training_case import Started, make_shards, rows, write_recipe
+from tests.process_case import Started
+from tests.training_case import make_shards, rows, write_recipe
 
 STUB = """#!/bin/sh
 # Stands in for `python -m d2v`: what a rank does is in the variable with its number.

@@ -110,6 +110,17 @@ def test_decode__is_decided_by_the_bytes_and_the_generator(modality: Modality, c
         assert torch.equal(*twice)
 
 
+def test_decode__with_a_limit_crops_what_is_longer(modality: Modality, case: Case) -> None:
+    for item in case.items():
+        for sample in modality.encode(item):
+            whole = modality.decode(sample.members, None)
+            assert torch.equal(modality.decode(sample.members, None, sample.length), whole)
+            if case.ragged:
+                half = sample.length // 2
+                at_random = modality.decode(sample.members, generator_for("crop", 0), half)
+                assert len(at_random) == len(modality.decode(sample.members, None, half)) == half
+
+
 def test_collate__marks_padding_of_the_tokens_that_the_frontend_makes(
     modality: Modality, case: Case
 ) -> None:

@@ -2,12 +2,7 @@
 
 import io
 import json
-import multiprocessing
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from multiprocessing.context import ForkServerContext
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,6 @@ import torch
 import yaml
 from PIL import Image
 
-from d2v.cli import main
 from d2v.commands.batches import batch_cut, batch_plan
 from d2v.core.encoder import Encoder, EncoderSettings
 from d2v.core.schedules import Horizon
@@ -29,7 +23,6 @@ from d2v.engine.distributed import World
 from d2v.engine.job import Job, TrainSettings
 from d2v.engine.loop import train
 from d2v.engine.signals import StopRequest
-from d2v.engine.tracking import Tracker
 from d2v.modalities import Modality, build_modality
 from d2v.modalities.vision.modality import VisionSettings
 from d2v.types import Batch, Mask, SourceItem, StoredSample
@@ -180,82 +173,6 @@ def final_bytes(folder: Path, step: int) -> dict[str, bytes]:
         path.name: path.read_bytes()
         for path in sorted((folder / "checkpoints" / f"step-{step:09d}").iterdir())
     }
-
-
-# Processes: forked from a server that has imported everything once, so that a start costs little
-
-
-def server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    names = ("tests.training_case", "d2v.commands.pretrain", "d2v.commands.prepare")
-    context.set_forkserver_preload(list(names))
-    return context
-
-
-def braked_after(steps: int) -> None:
-    """Let this process log so many steps and then wait to be killed."""
-    original, logged = Tracker.log, iter(range(steps))
-
-    def log(self: Tracker, step: int, figures: Mapping[str, float]) -> None:
-        if next(logged, None) is None:
-            time.sleep(600)
-        original(self, step, figures)
-
-    Tracker.log = log  # type: ignore[method-assign]  # of a process of its own
-
-
-def command(
-    arguments: list[str], output: Path, environment: dict[str, str], brake: int | None = None
-) -> None:
-    """The whole `d2v` in this process, which must not have done anything before."""
-    if brake is not None:
-        braked_after(brake)
-    os.setsid()
-    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell started
-    os.environ.update(environment)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.argv = ["d2v", *arguments]
-    main()
-
-
-class Started:
-    """A `d2v` command under way in a process of its own."""
-
-    def __init__(
-        self,
-        arguments: list[str],
-        output: Path,
-        *,
-        environment: dict[str, str] | None = None,
-        brake: int | None = None,
-    ) -> None:
-        self.output = output
-        given = (arguments, output, environment or {}, brake)
-        self.process = server().Process(target=command, args=given)
-        self.process.start()
-
-    def wait(self, timeout: float = 60) -> tuple[int | None, str]:
-        """Exit code, and what it wrote to stdout and stderr."""
-        self.process.join(timeout)
-        assert self.process.exitcode is not None, f"still running: {self.output.read_text()}"
-        return self.process.exitcode, self.output.read_text() if self.output.exists() else ""
-
-    def send(self, number: int) -> None:
-        if self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, number)
-
-    def wait_for_step(self, folder: Path, step: int) -> None:
-        """Until so many steps are logged."""
-        while self.process.is_alive() and last_step(folder) < step:
-            time.sleep(0.005)
-
-
-def last_step(folder: Path) -> int:
-    path = folder / "metrics.jsonl"
-    whole = path.read_text().splitlines()[:-1] if path.exists() else []
-    return int(json.loads(whole[-1])["step"]) if whole else 0
 
 
 def write_recipe(folder: Path, shards: Shards, **pretrain: Any) -> Path:
