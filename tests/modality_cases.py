@@ -30,8 +30,8 @@ PAPER_MASK = {"ratio": 0.15, "span": 1, "random_rate": 0.1, "keep_rate": 0.1}
 TEXT: dict[str, Any] = {
     "name": "text",
     "tokenizer": {"size": 275},
-    "frontend": {"max_tokens": 32},
-    "store": {"block_tokens": 32},
+    "frontend": {"max_tokens": 64},
+    "store": {"block_tokens": 64},
     "mask": PAPER_MASK,
 }
 WORDS = (
