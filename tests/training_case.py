@@ -102,11 +102,12 @@ def make_job(
     reader: Modality | None = None,
     **settings: Any,
 ) -> Job:
-    """A job as `d2v pretrain` would make it."""
+    """A job as `d2v pretrain` would make it; `reader`: the modality, pictures by default."""
     folder.mkdir(exist_ok=True, parents=True)
+    reader = reader or modality()
     asked = TrainSettings.model_validate(TRAIN | settings)
     world = world or World()
-    unit = modality().length_unit
+    unit = reader.length_unit
     plan = batch_plan(asked, shards.lengths, unit, seed=0)
     cut = batch_cut(asked, plan, unit, world_size=world.size)
     per_epoch = plan.steps_per_epoch
@@ -114,7 +115,7 @@ def make_job(
     horizon = Horizon(total_steps=total, steps_per_epoch=per_epoch)
     shape = EncoderSettings.model_validate(ENCODER | (encoder or {}))
     model = Data2Vec(
-        modality().build_frontend(shape),
+        reader.build_frontend(shape),
         Encoder(shape),
         Data2VecSettings.model_validate({"top_k": 2} | (objective or {})),
         horizon,
@@ -123,7 +124,6 @@ def make_job(
     model.initialise(generator_for("weights", 0))
     model.encoder.use_fused_attention(False)
     share = Share(accumulation=cut.accumulation, rank=world.rank, world_size=world.size)
-    reader = reader or modality()
     return Job(
         stage="pretrain",
         objective=model,
