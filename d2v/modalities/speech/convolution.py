@@ -98,6 +98,9 @@ class Convolutions(nn.Module):
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=_EPS) for width in widths[1:])
         self.norm = nn.LayerNorm(settings.width, eps=_EPS)
+        if settings.gradient_scale == 0:  # several processes would wait for a gradient
+            self.weights.requires_grad_(False)
+            self.norms.requires_grad_(False)
         self.settings = settings
 
     def forward(self, inputs: Tensor) -> Tensor:
