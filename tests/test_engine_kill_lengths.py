@@ -12,10 +12,10 @@ from tests.process_case import Brake, Started, after_steps, last_step
 from tests.ragged_case import TRAININGS
 from tests.training_case import final_bytes, rows
 
-STEPS = 30
-KILLS = 4
+STEPS = 24
+KILLS = 3
 BRAKE = partial(after_steps, 6)
-"""Steps that a start may get on: four are not enough to be done, however fast the machine."""
+"""Steps that a start may get on: three are not enough to be done, however fast the machine."""
 
 
 @pytest.mark.parametrize(
