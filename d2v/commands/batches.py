@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from d2v.core.encoder import EncoderSettings
 from d2v.data.index import Ints
 from d2v.data.lengths import LengthPlan
 from d2v.data.order import BatchPlan, CountPlan, LengthLimit
 from d2v.engine.job import BatchCut, TrainSettings
 from d2v.errors import UsageError
-from d2v.modalities.base import LengthUnit
+from d2v.modalities.base import LengthUnit, Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,25 @@ def expected_figures(
         cut=cut,
         largest_micro=cut.micro,
     )
+
+
+def check_max_length(settings: TrainSettings, modality: Modality, encoder: EncoderSettings) -> None:
+    """Refuse to crop so short that there is nothing to predict from.
+
+    Raises:
+        UsageError: fewer than two tokens would be left.
+    """
+    if settings.max_length is None:
+        return
+    unit = modality.length_unit
+    num_tokens = modality.plan(encoder, float(_stored(settings.max_length, unit))).num_tokens
+    if num_tokens < 2:
+        raise UsageError(
+            f"pretrain.max_length is {settings.max_length:g} {unit.name}, and of a sample of that "
+            f"length the model sees {num_tokens} token{'' if num_tokens == 1 else 's'}",
+            expected="at least two: one to predict, and one to predict it from",
+            remedy="Raise pretrain.max_length.",
+        )
 
 
 def _expected_cut(settings: TrainSettings, mean: float | None, world_size: int) -> BatchCut:

@@ -7,7 +7,7 @@ import os
 import torch
 
 from d2v.build import build_data2vec, resolve_device, resolve_precision
-from d2v.commands.batches import BatchFigures, expected_figures, figures_of
+from d2v.commands.batches import BatchFigures, check_max_length, expected_figures, figures_of
 from d2v.commands.options import Options
 from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_decay
 from d2v.data.index import Ints
@@ -38,6 +38,7 @@ def pretrain_plan(
     """
     devices = int(os.environ.get("WORLD_SIZE", str(options.nproc)))
     modality = build_modality(recipe.modality)
+    check_max_length(settings, modality, recipe.encoder)
     unit = modality.length_unit
     figures = _figures(recipe, settings, lengths, unit, devices)
     horizon = horizon_of(settings, figures.steps_per_epoch)

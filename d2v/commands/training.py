@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from d2v.build import identity, resolve_precision
-from d2v.commands.batches import batch_cut, batch_plan
+from d2v.commands.batches import batch_cut, batch_plan, check_max_length
 from d2v.commands.plan import horizon_of
 from d2v.commands.stage import share_cores, spare_workers
 from d2v.core.schedules import Horizon
@@ -51,6 +51,7 @@ def training_job(
         verbosity: -1 quiet, 0 normal, 1 verbose.
     """
     modality = build_modality(recipe.modality)
+    check_max_length(settings, modality, recipe.encoder)
     unit = modality.length_unit
     plan = batch_plan(settings, shards.lengths, unit, seed=recipe.seed)
     cut = batch_cut(settings, plan, unit, world_size=world.size)
