@@ -35,7 +35,7 @@ def knn_score(
     if not (folder / "val" / "index.json").exists():
         return None
     train_split, val = Shards.open(folder / "train"), Shards.open(folder / "val")
-    if len(val.classes) < 2:
+    if len(val.classes) < 2 or not all((part.labels >= 0).any() for part in (train_split, val)):
         return None
     probe = recipe.probe or ProbeSettings()
     precision = resolve_precision(recipe.pretrain.precision, recipe.encoder, world.device.type)

@@ -5,6 +5,7 @@ Letters: N samples, F width of a feature, C classes.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from d2v.core.classifiers import fit_logistic, knn_predictions
 from d2v.core.features import Pool
 from d2v.core.seeding import generator_for
 from d2v.core.statistics import Estimate, accuracy_estimate
+from d2v.errors import UsageError
 from d2v.settings import Settings
 
 Budget = int | Literal["all"]
@@ -59,7 +61,7 @@ class ProbeSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """Features (N, F) float32 and labels (N,) int64 of one split."""
+    """Features (N, F) float32, dense or sparse (COO), and labels (N,) int64 of one split."""
 
     features: Tensor
     labels: Tensor
@@ -94,7 +96,8 @@ def probe_scores(
     """Linear and kNN accuracy on test for every budget.
 
     Features are centred and divided by their overall deviation on train (no labels used), so that
-    one grid of penalties serves every kind of feature. Draws depend on the seed and the labels
+    one grid of penalties serves every kind of feature. Sparse features are divided alone, which
+    keeps them sparse, and scored as if they were centred. Draws depend on the seed and the labels
     alone: all features that share a split are scored on the same labelled samples.
 
     Args:
@@ -107,20 +110,23 @@ def probe_scores(
 
     Returns:
         One score for each classifier and budget.
+
+    Raises:
+        UsageError: another number of features in another split.
     """
-    mean = train.features.mean(0)
-    scale = (train.features - mean).square().mean().sqrt().clamp_min(1e-12)
-    train, val, test = (
-        FeatureSet(features=(part.features - mean) / scale, labels=part.labels)
-        for part in (train, val, test)
-    )
+    _check_widths(train, val, test)
+    unit = _Unit.of(train.features)
+    centre = unit.centre if train.features.is_sparse else None
+    train, val, test = (unit.applied(part) for part in (train, val, test))
     results: dict[tuple[str, Budget], list[tuple[float, float]]] = {}
     for budget in settings.labels_per_class:
         for draw in range(1 if budget == "all" else settings.draws):
             drawn = draw_labelled(train.labels, budget, generator_for("labels", seed, draw))
-            some = FeatureSet(features=train.features[drawn], labels=train.labels[drawn])
+            some = FeatureSet(
+                features=train.features.index_select(0, drawn), labels=train.labels[drawn]
+            )
             linear = _linear(some, val, test, settings.l2_grid, num_classes)
-            knn = _knn(some, val, test, settings.k_grid, num_classes)
+            knn = _knn(some, val, test, settings.k_grid, num_classes, centre)
             results.setdefault(("linear", budget), []).append(linear)
             results.setdefault(("knn", budget), []).append(knn)
     return [
@@ -145,6 +151,45 @@ def draw_labelled(labels: Tensor, budget: Budget, generator: torch.Generator) ->
     return torch.cat([order[shuffled == c][:budget] for c in classes])
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """What brings features to mean 0 and an overall deviation of 1: (F,) and a scalar."""
+
+    mean: Tensor
+    scale: Tensor
+
+    @staticmethod
+    def of(x: Tensor) -> "_Unit":
+        """Measured on (N, F), dense or sparse."""
+        if x.is_sparse:
+            mean = x.sum(0).to_dense() / len(x)
+            variance = (x * x).sum() / x.numel() - mean.square().mean()
+        else:
+            mean = x.mean(0)
+            variance = (x - mean).square().mean()
+        return _Unit(mean=mean, scale=variance.clamp_min(1e-24).sqrt())
+
+    @property
+    def centre(self) -> Tensor:
+        """(F,) what is still to be taken off sparse features after `applied`."""
+        return self.mean / self.scale
+
+    def applied(self, part: FeatureSet) -> FeatureSet:
+        """Dense features centred and scaled, sparse ones scaled: centring would fill them."""
+        x = part.features if part.features.is_sparse else part.features - self.mean
+        return FeatureSet(features=x / self.scale, labels=part.labels)
+
+
+def _check_widths(*parts: FeatureSet) -> None:
+    widths = [part.features.shape[1] for part in parts]
+    if len(set(widths)) > 1:
+        raise UsageError(
+            f"Samples of train, val and test have {widths} features",
+            expected="as many in every split; probe.pool=tokens needs samples of one length",
+            remedy="Set probe.pool=mean.",
+        )
+
+
 def _linear(
     train: FeatureSet, val: FeatureSet, test: FeatureSet, grid: Sequence[float], num_classes: int
 ) -> tuple[float, float]:
@@ -159,17 +204,21 @@ def _linear(
 
 
 def _knn(
-    train: FeatureSet, val: FeatureSet, test: FeatureSet, grid: Sequence[int], num_classes: int
+    train: FeatureSet,
+    val: FeatureSet,
+    test: FeatureSet,
+    grid: Sequence[int],
+    num_classes: int,
+    centre: Tensor | None,
 ) -> tuple[float, float]:
     """Test accuracy and k of the vote that is best on val."""
     ks = list(grid)
-    on_val = knn_predictions(
-        train.features, train.labels, val.features, num_classes=num_classes, ks=ks
+    vote = partial(
+        knn_predictions, train.features, train.labels, num_classes=num_classes, centre=centre
     )
+    on_val = vote(val.features, ks=ks)
     best = max(ks, key=lambda k: _accuracy(on_val[k], val.labels))  # the first of equals
-    on_test = knn_predictions(
-        train.features, train.labels, test.features, num_classes=num_classes, ks=[best]
-    )
+    on_test = vote(test.features, ks=[best])
     return _accuracy(on_test[best], test.labels), float(best)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch.utils.data import DataLoader
 
+from d2v.data.index import Ints
 from d2v.data.order import BatchPlan, MicroBatchOrder, Share
 from d2v.data.reading import (
     Reader,
@@ -114,22 +115,25 @@ def read_split(
     batch_size: int,
     num_workers: int = 0,
     limit: int | None = None,
+    numbers: Ints | None = None,
 ) -> Iterator[Batch]:
-    """All samples of a split in stored order, without random changes or masks.
+    """Samples of a split one after the other, without random changes or masks.
 
     Args:
         shards: the split.
         reader: decodes and collates.
         batch_size: samples of a batch; the last may be smaller.
         num_workers: processes that read ahead.
-        limit: read only this many samples, evenly spaced over the split.
+        limit: read only this many samples, evenly spaced over `numbers`.
+        numbers: (n,) of the samples to read, in this order; None for all in stored order.
 
     Yields:
         Batches with labels and sample numbers; unusable samples are missing from them.
     """
-    numbers = np.arange(len(shards))
-    if limit is not None and limit < len(shards):
-        numbers = np.linspace(0, len(shards) - 1, limit).round().astype(np.int64)
+    if numbers is None:
+        numbers = np.arange(len(shards))
+    if limit is not None:
+        numbers = evenly_spaced(numbers, limit)
     pieces = [numbers[i : i + batch_size].tolist() for i in range(0, len(numbers), batch_size)]
     loader = DataLoader(
         Unchanged(shards, reader),
@@ -143,3 +147,10 @@ def read_split(
     for batch in received(loader):
         if batch is not None:
             yield batch
+
+
+def evenly_spaced(numbers: Ints, count: int) -> Ints:
+    """So many of the numbers, from the first to the last; all where there are no more."""
+    if count >= len(numbers):
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, count).round().astype(np.int64)]

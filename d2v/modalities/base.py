@@ -15,7 +15,7 @@ from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
 
 Features = Callable[[Batch], Tensor]
-"""Batch -> (B, F) float."""
+"""Batch -> (B, F) float, sparse (COO) where most of it is zero."""
 
 
 class SourceSettings(Settings):

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from d2v.modalities.base import Features
 from d2v.types import Batch
@@ -29,33 +28,41 @@ def tf_idf(
         num_counted: only so many tokens, those that most training texts have.
 
     Returns:
-        Batch -> (B, F) float32; zero for a text of unknown tokens alone.
+        Batch -> (B, F) float32, sparse (COO); zero for a text of unknown tokens alone.
     """
     texts_with = torch.zeros(num_tokens, dtype=torch.int64)
     num_texts = 0
     for batch in train:
         num_texts += len(batch)
-        texts_with += (_counts(batch.inputs, batch.padding, num_tokens) > 0).sum(0).cpu()
+        _, tokens, _ = _counts(batch, num_tokens)
+        texts_with += tokens.cpu().bincount(minlength=num_tokens)
     texts_with[list(special_ids)] = -1  # behind all others, those that no text has included
     num_counted = min(num_counted, num_tokens - len(special_ids))
     # Stable, so that ties always fall the same way: to the lower id.
     counted = texts_with.argsort(descending=True, stable=True)[:num_counted].sort().values
     rarity = 1 + ((1 + num_texts) / (1 + texts_with[counted].double())).log().float()
-    column = torch.full((num_tokens,), num_counted)  # the last one, for what is not counted
-    column[counted] = torch.arange(num_counted)
+    column_of = torch.full((num_tokens,), -1)
+    column_of[counted] = torch.arange(num_counted)
 
     def features(batch: Batch) -> Tensor:
-        columns = column.to(batch.inputs.device)[batch.inputs]
-        counts = _counts(columns, batch.padding, num_counted + 1)[:, :-1]
-        weighted = torch.where(counts > 0, 1 + counts.clamp_min(1).log(), 0)
-        return F.normalize(weighted * rarity.to(counts.device), dim=1)
+        rows, tokens, counts = _counts(batch, num_tokens)
+        columns = column_of.to(tokens.device)[tokens]
+        rows, columns, counts = (part[columns >= 0] for part in (rows, columns, counts))
+        weights = (1 + counts.float().log()) * rarity.to(tokens.device)[columns]
+        squared = weights.new_zeros(len(batch)).index_add_(0, rows, weights.square())
+        return torch.sparse_coo_tensor(
+            torch.stack([rows, columns]), weights / squared.sqrt()[rows], (len(batch), num_counted),
+            is_coalesced=True, check_invariants=False,
+        )  # fmt: skip
 
     return features
 
 
-def _counts(numbers: Tensor, padding: Tensor | None, width: int) -> Tensor:
-    """How often each row has each number below `width`: (B, T) int64 -> (B, width) float32."""
-    ones = torch.ones(numbers.shape, device=numbers.device)
-    if padding is not None:
-        ones = ones.masked_fill(padding, 0)
-    return ones.new_zeros(len(numbers), width).scatter_add_(1, numbers, ones)
+def _counts(batch: Batch, num_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which row has which token how often: three times (entries,) int64, by row, then token."""
+    rows = torch.arange(len(batch), device=batch.inputs.device).unsqueeze(1)
+    numbers = rows * num_tokens + batch.inputs  # (B, T), one for each pair of row and token
+    if batch.padding is not None:
+        numbers = numbers[~batch.padding]
+    found, counts = numbers.unique(return_counts=True)
+    return found // num_tokens, found % num_tokens, counts

@@ -41,8 +41,7 @@ class TextSettings(Settings):
     mask: MaskSettings = MaskSettings()
     store: StoreSettings = StoreSettings()
     baseline_tokens: int = Field(8192, ge=1)
-    """Tokens that the TF-IDF baseline counts: those that most training texts have. So many
-    numbers a text are held in memory while the probe is fitted."""
+    """Tokens that the TF-IDF baseline counts: those that most training texts have."""
 
     prepare_sections: ClassVar[tuple[str, ...]] = ("store", "tokenizer")
     """Sections that decide what preparing writes."""
