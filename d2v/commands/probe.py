@@ -108,7 +108,7 @@ def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
     """train, val and test of the probe's data; a source without test is scored on val.
 
     Raises:
-        UsageError: no val, no labels, or one class only.
+        UsageError: no val, no labels, one class only, or not encoded like pre-training's data.
     """
     recipe = loaded.settings
     folder = shards_folder(loaded, options, *recipe.data_set("probe"))
@@ -116,12 +116,16 @@ def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
         raise UsageError(
             f"{folder} has no val split, and the probe chooses its penalty and k on val",
             expected="train/ and val/ with labels",
-            remedy="Set prepare.val_fraction above 0, or add val/ to the source; then run "
-            "d2v prepare with --fresh.",
+            remedy="Set prepare.val_fraction above 0 (and prepare.split_by=sample where there are "
+            "too few groups to share out), or add val/ to the source; then run d2v prepare with "
+            "--fresh.",
         )
     names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
     splits = {name: open_split(recipe, folder, name) for name in names}
+    learned = shards_folder(loaded, options, *recipe.data_set("pretrain"))
+    known = build_modality(recipe.modality, learned if learned.exists() else None)
     for shards in splits.values():
+        known.check_data(shards.about)  # by what was learned from the data of pre-training
         classes = sorted({int(label) for label in shards.labels} - {-1})
         if len(classes) < 2:
             what = "no labels" if not classes else f"one class only ({shards.classes[classes[0]]})"
