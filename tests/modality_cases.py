@@ -59,10 +59,10 @@ class Case:
     teacher_averages: Literal["all", "encoder"]
 
 
-def hum(number: int, seconds: float) -> NDArray[np.float32]:
-    """(N,) at 16 kHz: a tone of its own height in noise of its own."""
-    noise = np.random.default_rng(number).normal(0, 0.05, round(16_000 * seconds))
-    times = np.arange(len(noise)) / 16_000
+def hum(number: int, seconds: float, rate: int = 16_000) -> NDArray[np.float32]:
+    """(N,): a tone of its own height in noise of its own."""
+    noise = np.random.default_rng(number).normal(0, 0.05, round(rate * seconds))
+    times = np.arange(len(noise)) / rate
     wave = 0.3 * np.sin(2 * np.pi * (200 + 70 * number) * times) + noise
     return np.asarray(wave, np.float32)
 
