@@ -26,7 +26,7 @@ __all__ = ["desk_fixture"]
     [
         ("my.yml", ["no recipe my.yml", "Did you mean my.yaml?"]),
         ("vision/digit", ["no recipe vision/digit", "Did you mean vision/digits"]),
-        ("nothing-like-it", ["no recipe nothing-like-it", "Shipped: vision/"]),
+        ("nothing-like-it", ["no recipe nothing-like-it", "Shipped: ", "vision/digits"]),
         ("photos", ["photos is a folder", ".yaml"]),
     ],
 )

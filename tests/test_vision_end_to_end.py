@@ -118,7 +118,9 @@ def test_dry_run__of_a_shipped_recipe_shows_the_plan_and_touches_nothing(
     monkeypatch.chdir(tmp_path)
     name = shipped.name
     result = d2v("run", name, "data.num_train_samples=50000", "--dry-run")
-    worked(result, "Plan of prepare", f"Plan of pretrain {name}", "Plan of probe")
+    worked(result, "Plan of prepare", f"Plan of pretrain {name}")
+    has_probe = "\nprobe:\n" in d2v("probe", name, "--print-config").stdout
+    assert ("Plan of probe" in result.stdout) == has_probe
     for figure in ("parameters", "tokens", "global batch", "steps", "learning rate", "weight decay",
                    "tau", "memory", "FLOP"):  # fmt: skip
         assert figure in result.stdout
