@@ -102,6 +102,7 @@ class Recipe(Settings):
                 f"objective.top_k {self.objective.top_k} is more than encoder.depth "
                 f"{self.encoder.depth}: there are not so many blocks to average"
             )
+        self.modality.check_encoder(self.encoder)
         if self.probe is not None:
             self._check_probe(self.probe)
         return self

@@ -161,7 +161,7 @@ def test_setting__that_is_wrong_is_named(desk: Path, override: str, words: list[
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["modality.frontend.positions.groups=3"], ["positions.groups 3", "dim is 16"]),
+        (["modality.frontend.positions.groups=3"], ["positions.groups 3", "encoder.dim 16"]),
         (["pretrain.max_length=0.01"], ["max_length is 0.01 seconds", "0 tokens", "at least two"]),
         (["pretrain.max_length=0.04"], ["max_length is 0.04 seconds", "1 token.", "at least two"]),
         (["pretrain.batch_length=0.4"], ["longest training sample", "seconds", "batch_length"]),

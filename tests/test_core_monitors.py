@@ -35,6 +35,10 @@ def test_mean_std__of_a_constant_is_the_root_of_1e_6() -> None:
     assert float(mean_std(torch.full((9, 4), 3.0))) == pytest.approx(1e-3)
 
 
+def test_mean_std__of_one_row_is_not_a_number() -> None:
+    assert math.isnan(float(mean_std(torch.ones(1, 4))))
+
+
 def slow_spread(x: Tensor, keep: Tensor) -> float:
     deviations = []
     for t in range(x.shape[1]):

@@ -14,7 +14,13 @@ from d2v.build import (
     untrained_encoder,
 )
 from d2v.commands.options import Options
-from d2v.commands.probe_table import PRETRAINED, SUPERVISED, UNTRAINED, probe_report
+from d2v.commands.probe_table import (
+    PRETRAINED,
+    SUPERVISED,
+    UNTRAINED,
+    num_labelled,
+    probe_report,
+)
 from d2v.commands.stage import (
     need,
     open_split,
@@ -181,7 +187,7 @@ def _result(
     return {
         "features": "frozen",
         "scored_on": "test" if "test" in splits else "val",
-        "samples": {name: len(shards) for name, shards in splits.items()},
+        "samples": {name: num_labelled(shards) for name, shards in splits.items()},
         "settings": settings.model_dump(mode="json"),
         "inputs": inputs,
         "scores": {name: [score.as_json() for score in scores] for name, scores in table.items()},

@@ -40,8 +40,8 @@ def probe_report(
         f"Accuracy, frozen {settings.network}, pool {settings.pool}, block "
         f"{settings.block or 'last'}, input never masked; mean over {settings.draws} draws of the "
         "labelled samples +- their deviation [95 % confidence interval].",
-        f"Scored on {len(splits[scored]):,} {scored} samples; penalty and k chosen on "
-        f"{len(splits['val']):,} labelled val samples. {seconds:.0f} s.",
+        f"Scored on {num_labelled(splits[scored]):,} {scored} samples; penalty and k chosen on "
+        f"{num_labelled(splits['val']):,} labelled val samples. {seconds:.0f} s.",
     ]
     if SUPERVISED in table:
         remarks.append(
@@ -54,6 +54,11 @@ def probe_report(
         headline="Frozen-feature scores", columns=columns, rows=rows, highlight=highlight,
         remarks=remarks,
     )  # fmt: skip
+
+
+def num_labelled(shards: Shards) -> int:
+    """Samples that carry a label: the others take no part in a probe."""
+    return int((shards.labels >= 0).sum())
 
 
 def _budget(budget: Budget) -> str:

@@ -14,11 +14,14 @@ def mean_std(x: Tensor) -> Tensor:
     """Standard deviation over rows, averaged over channels.
 
     Args:
-        x: (N, D) float, N at least 2.
+        x: (N, D) float.
 
     Returns:
-        Scalar: mean over channels of sqrt(unbiased variance + 1e-6); reference section 1.4.
+        Scalar: mean over channels of sqrt(unbiased variance + 1e-6); reference section 1.4. NaN
+        for a single row.
     """
+    if len(x) < 2:
+        return x.new_full((), torch.nan, dtype=torch.float32)
     return (x.float().var(0) + 1e-6).sqrt().mean()
 
 

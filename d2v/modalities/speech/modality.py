@@ -54,6 +54,15 @@ class SpeechSettings(Settings):
         """No CLS token stands before a recording."""
         return False
 
+    def check_encoder(self, encoder: EncoderSettings) -> None:
+        """Raises ValueError where the two do not fit."""
+        groups = self.frontend.positions.groups
+        if encoder.dim % groups:
+            raise ValueError(
+                f"modality.frontend.positions.groups {groups} does not divide encoder.dim "
+                f"{encoder.dim}"
+            )
+
 
 @dataclass(frozen=True)
 class Speech(Modality):

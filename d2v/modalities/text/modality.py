@@ -53,6 +53,9 @@ class TextSettings(Settings):
         """`<s>` begins every sample. It may be masked, and is a target like any other token."""
         return True
 
+    def check_encoder(self, encoder: EncoderSettings) -> None:
+        """Any encoder fits."""
+
     @model_validator(mode="after")
     def _check(self) -> "TextSettings":
         if self.store.block_tokens > self.frontend.max_tokens:

@@ -52,6 +52,13 @@ class VisionSettings(Settings):
         """Whether a CLS token stands before the patches."""
         return self.frontend.cls_token
 
+    def check_encoder(self, encoder: EncoderSettings) -> None:
+        """Raises ValueError where the two do not fit."""
+        if self.frontend.positions == "sincos" and encoder.dim % 4:
+            raise ValueError(
+                f"encoder.dim {encoder.dim} is not divisible by 4, which positions sincos need"
+            )
+
     @model_validator(mode="after")
     def _check(self) -> "VisionSettings":
         if self.frontend.grid_side == 1:
