@@ -119,7 +119,11 @@ def test_hydra__is_known_to_config_alone() -> None:
 # What is not written anywhere
 
 
-WORDS = {"vision", "image", "images", "speech", "audio", "pixel", "pixels"}
+WORDS = {
+    *("vision", "image", "images", "pixel", "pixels", "picture", "pictures"),
+    *("speech", "audio", "waveform", "recording", "recordings", "speaker", "speakers"),
+    *("transcript", "utterance", "sentence", "sentences", "tokenizer"),
+}
 """Words of one modality. `text` is also a common variable: forbidden only as a quoted name."""
 
 
