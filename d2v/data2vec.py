@@ -165,9 +165,9 @@ class Data2Vec(Objective):
             Guard(monitor="prediction_std", minimum=0.01, cause="Predictions are nearly constant.",
                   remedy=slower),
             Guard(monitor="target_spread", minimum=0.03, cause=shared, remedy=slower),
-            Guard(monitor="frontend_spread", minimum=0.01,
+            Guard(monitor="frontend_spread", minimum=0.1,
                   cause="The frontend maps all samples to nearly the same tokens.",
-                  remedy=slower + " A smaller learning rate for the frontend helps most."),
+                  remedy="Set pretrain.optimizer.frontend_scale=0.1, or less. " + slower),
             Guard(monitor="target_rank", minimum=2.0, cause="Targets lie on a line.",
                   remedy=slower),
         ]  # fmt: skip
