@@ -14,6 +14,8 @@ from d2v.data.order import BatchPlan, EpochBatches, LengthLimit
 
 _SIMILAR = 0.9
 """A bucket takes in samples down to this share of its longest: a twentieth is padded on average."""
+_ALIKE = 0.98
+"""The same where batches are cropped to their shortest: what is cropped is lost, not only slow."""
 _MIN_BATCHES = 4
 """A bucket goes on below that until it fills so many batches: company should change each epoch."""
 
@@ -41,7 +43,8 @@ class LengthPlan(BatchPlan):
         self.lengths, self.seed, self.limit = lengths, seed, limit or LengthLimit()
         clipped = self.limit.clipped(lengths)
         self._longest_first = np.argsort(-clipped, kind="stable")
-        self._buckets = _cut_buckets(clipped[self._longest_first], batch_length)
+        share = _ALIKE if self.limit.to_shortest else _SIMILAR
+        self._buckets = _cut_buckets(clipped[self._longest_first], batch_length, share)
         layout = _lay_out(self._buckets, batch_length)
         self._places, self._sizes, self._longest = layout
 
@@ -104,13 +107,13 @@ class _Layout(NamedTuple):
     longest: Ints
 
 
-def _cut_buckets(lengths: Ints, batch_length: int) -> _Buckets:
+def _cut_buckets(lengths: Ints, batch_length: int, share: float) -> _Buckets:
     """Cut lengths in falling order. Each bucket fills a batch, unless all the data do not."""
     edges = [0]
     while edges[-1] < len(lengths):
         first = edges[-1]
         longest = int(lengths[first])
-        similar = int(np.searchsorted(-lengths, -_SIMILAR * longest, side="right"))
+        similar = int(np.searchsorted(-lengths, -share * longest, side="right"))
         end = min(max(similar, first + _MIN_BATCHES * (batch_length // longest)), len(lengths))
         # Too few for a batch of their own would be left over in every epoch, and might be dropped.
         if end < len(lengths) and len(lengths) - end < batch_length // int(lengths[end]):

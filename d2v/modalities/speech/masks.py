@@ -22,8 +22,8 @@ class MaskSettings(Settings):
     min_spans: int = Field(1, ge=1)
     """Spans of a recording at least."""
     same_count: bool = True
-    """Whether all recordings of a device's batch get as many masked tokens as the one with the
-    fewest. Costs coverage: 49 % become about 45 % in a batch of 8, and a short recording among
+    """Whether all recordings of a micro-batch get as many masked tokens as the one with the
+    fewest, as published. Masks then depend on how batches are cut over devices. Costs coverage: 49 % become about 45 % in a batch of 8, and a short recording among
     long ones drags all down (reference P19)."""
 
     def num_masked(self, num_tokens: int) -> int:
