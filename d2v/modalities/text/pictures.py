@@ -34,7 +34,8 @@ def draw_masks(batch: Batch, mask: Mask, mask_id: int, path: Path) -> None:
     """
     states = token_states(batch, mask, mask_id)[:_SHOWN]
     num_rows, num_tokens = states.shape
-    figure = Figure(figsize=(max(6.0, _INCHES_PER_TOKEN * num_tokens), 1.4 + 0.3 * num_rows))
+    size = (max(6.0, _INCHES_PER_TOKEN * num_tokens), 1.7 + 0.3 * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.pcolormesh(
         states.numpy(), cmap=ListedColormap(list(STATES.values())), vmin=-0.5,
@@ -45,7 +46,7 @@ def draw_masks(batch: Batch, mask: Mask, mask_id: int, path: Path) -> None:
     axes.set_xlabel("position, in tokens")
     axes.set_ylabel("samples")
     legend = [Patch(facecolor=c, edgecolor="grey", label=name) for name, c in STATES.items()]
-    axes.legend(handles=legend, ncols=len(STATES), loc="lower left", bbox_to_anchor=(0, 1),
+    axes.legend(handles=legend, ncols=3, loc="lower left", bbox_to_anchor=(0, 1),
                 frameon=False, fontsize="small")  # fmt: skip
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png")
