@@ -1,5 +1,6 @@
 """Settings to objects: the objective, the world, an encoder out of a checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from d2v.config import flat
 from d2v.core.encoder import Encoder, EncoderSettings
 from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
+from d2v.data.shards import Shards
 from d2v.data2vec import Data2Vec
 from d2v.engine.checkpoint import Checkpoint, load_checkpoint, load_latest
 from d2v.engine.distributed import World
@@ -18,6 +20,7 @@ from d2v.engine.identity import check_identity
 from d2v.errors import UsageError
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
+from d2v.settings import Settings
 from d2v.types import Frontend
 
 _MIN_BFLOAT16_DIM = 128
@@ -67,8 +70,7 @@ def load_encoder(
         UsageError: no checkpoint there, or one of another architecture.
         D2VError: the checkpoint is damaged.
     """
-    checkpoint = find_checkpoint(path)
-    check_identity(checkpoint, identity(recipe))
+    checkpoint = fitting_checkpoint(recipe, path)
     tensors = checkpoint.tensors["model"]
     frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
     encoder = Encoder(recipe.encoder)
@@ -85,12 +87,51 @@ def start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
     Raises:
         UsageError: no checkpoint there, or one of another architecture.
     """
-    checkpoint = find_checkpoint(path)
-    check_identity(checkpoint, identity(recipe))
-    tensors = checkpoint.tensors["model"]
+    tensors = fitting_checkpoint(recipe, path).tensors["model"]
     model.frontend.load_state_dict(_part(tensors, "frontend."))
     model.encoder.load_state_dict(_part(tensors, "encoder."))
     model.copy_student_to_teacher()
+
+
+def fitting_checkpoint(recipe: Recipe, path: Path) -> Checkpoint:
+    """A checkpoint with the recipe's architecture.
+
+    Raises:
+        UsageError: no checkpoint there, or one of another architecture.
+        D2VError: the checkpoint is damaged.
+    """
+    checkpoint = find_checkpoint(path)
+    check_identity(checkpoint, identity(recipe), identity_defaults(recipe))
+    return checkpoint
+
+
+def check_samples(recipe: Recipe, shards: Shards, trained: Mapping[str, Any], whose: str) -> None:
+    """Refuse shards whose samples mean something else than those that weights were trained on.
+
+    Args:
+        recipe: its modality says what counts.
+        shards: what the weights are to read.
+        trained: `about` of the shards that they were trained on. What it does not tell is not
+            compared: checkpoints from before it was kept have none.
+        whose: names what was trained, for the message.
+
+    Raises:
+        UsageError: says what differs.
+    """
+    differing = [
+        f"{key} is {trained[key]!r} there and {shards.about.get(key)!r} here"
+        for key in build_modality(recipe.modality).common_about
+        if key in trained and trained[key] != shards.about.get(key)
+    ]
+    if differing:
+        raise UsageError(
+            f"{shards.folder} was prepared otherwise than the training data of {whose}: "
+            + "; ".join(differing),
+            expected="all data of a model prepared alike: samples mean the same to it",
+            remedy="Prepare these data together with the training data, in one recipe, or with "
+            "what preparing those has learned; or use a checkpoint that was trained on data like "
+            "these.",
+        )
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
@@ -110,18 +151,28 @@ def find_checkpoint(path: Path) -> Checkpoint:
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """Dotted settings that decide which tensors there are and what they mean."""
-    modality = recipe.modality.model_dump(mode="json")
-    sections: dict[str, Any] = {"modality.name": recipe.modality.name}
-    for section in recipe.modality.model_sections:
-        sections |= flat({f"modality.{section}": modality[section]})
-    sections |= flat({"encoder": recipe.encoder.model_dump(mode="json")})
+    return {"modality.name": recipe.modality.name, **_shaping(_sections(recipe))}
+
+
+def identity_defaults(recipe: Recipe) -> dict[str, Any]:
+    """`identity` of a recipe that sets nothing in those sections."""
+    return _shaping({name: type(section)() for name, section in _sections(recipe).items()})
+
+
+def _sections(recipe: Recipe) -> dict[str, Settings]:
+    modality = recipe.modality
+    own = {f"modality.{name}": getattr(modality, name) for name in modality.model_sections}
+    return {**own, "encoder": recipe.encoder}
+
+
+def _shaping(sections: Mapping[str, Settings]) -> dict[str, Any]:
+    """Dotted settings of the sections without those that change no tensor."""
+    dumped = {name: section.model_dump(mode="json") for name, section in sections.items()}
     regularisation = {"dropout", "activation_dropout", "attention_dropout", "drop_path",
                       "layerdrop", "attention", "init", "init_std", "gradient_scale",
                       "path"}  # fmt: skip
     return {
-        key: value
-        for key, value in sections.items()
-        if key.rsplit(".", 1)[-1] not in regularisation
+        key: value for key, value in flat(dumped) if key.rsplit(".", 1)[-1] not in regularisation
     }
 
 

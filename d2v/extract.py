@@ -8,12 +8,12 @@ from torch import Tensor
 
 from d2v.build import FrozenEncoder
 from d2v.core.features import Pool, pooled_features
-from d2v.core.probing import FeatureSet
+from d2v.core.probing import FeatureSet, ProbeSettings
 from d2v.data.loader import evenly_spaced, read_split
 from d2v.data.reading import Reader
 from d2v.data.shards import Shards
 from d2v.errors import D2VError, UsageError
-from d2v.modalities import Features
+from d2v.modalities import Features, LengthUnit
 from d2v.types import Batch
 
 
@@ -30,12 +30,19 @@ def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) ->
     return features
 
 
+def length_at_once(settings: ProbeSettings, unit: LengthUnit) -> int | None:
+    """Total length, as stored, of samples that are encoded at once; None for any."""
+    length = settings.batch_length or unit.at_once
+    return None if length is None else max(1, round(length * unit.size))
+
+
 def extract(
     shards: Shards,
     reader: Reader,
     function: Features,
     *,
     batch_size: int,
+    batch_length: int | None = None,
     num_workers: int = 0,
     limit: int | None = None,
     max_bad_fraction: float = 0.0,
@@ -51,6 +58,7 @@ def extract(
         reader: decodes and collates.
         function: what to compute, dense or sparse (COO).
         batch_size: samples at once.
+        batch_length: their total length at most, padding included, as stored; None for any.
         num_workers: processes that read ahead.
         limit: only so many samples, evenly spaced among the labelled ones.
         max_bad_fraction: share of unusable samples that is tolerated.
@@ -72,8 +80,9 @@ def extract(
     longest_first = wanted[np.argsort(-shards.lengths[wanted], kind="stable")]
     features, read = [], []
     for batch in read_split(
-        shards, reader, batch_size=batch_size, num_workers=num_workers, numbers=longest_first
-    ):
+        shards, reader, batch_size=batch_size, batch_length=batch_length,
+        num_workers=num_workers, numbers=longest_first,
+    ):  # fmt: skip
         assert batch.samples is not None
         features.append(function(batch))
         read.append(batch.samples)

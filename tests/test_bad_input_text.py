@@ -4,7 +4,6 @@ From the command line to the exit code; what is wrong with single texts is in te
 """
 
 import gzip
-import json
 import os
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from tests.hostile_case import SHARDS, d2v, left, refused, worked
 from tests.modality_cases import sentence
 from tests.prepare_case import lines
-from tests.ragged_desk_case import SPEECH, TEXT, at_desk, notes, table
+from tests.ragged_desk_case import SPEECH, TEXT, at_desk, notes
 from tests.recording_case import write
 
 TOKENIZER = Path("runs/my/prepare/learned/tokenizer.json")
@@ -193,20 +192,3 @@ def test_shards__of_another_modality_are_refused(prepared: Path, desk: Path) -> 
     Path("my.yaml").write_text(SPEECH)
     result = d2v("pretrain", "my.yaml", f"data.shards={prepared / SHARDS}")
     refused(result, "an unknown rate", "Expected: 16000 Hz")
-
-
-def test_probe__needs_texts_of_the_same_tokenizer(prepared: Path, desk: Path) -> None:
-    rows = [[sentence(n, 5), "ab"[n % 2]] for n in range(20)]
-    table(desk / "labelled.tsv", ["text", "label"], *rows)
-    run = ["my.yaml", f"data.pretrain.shards={prepared / SHARDS}"]
-    worked(d2v("run", *run, "data.probe.source=labelled.tsv"), "20 stored", "Frozen-feature scores")
-    tokenizer = json.loads((prepared / TOKENIZER).read_text())
-    ids = tokenizer["model"]["vocab"]
-    ids["t"], ids["a"] = ids["a"], ids["t"]
-    Path("swapped.json").write_text(json.dumps(tokenizer))
-    path = "modality.tokenizer.path=swapped.json"
-    worked(d2v("prepare", "my.yaml", "data.source=labelled.tsv", path, "--out", "other"))
-    shards = "data.probe.shards=other/my/prepare/shards/common"
-    words = ("another tokenizer than the one in", str(prepared), "one tokenizer for all data")
-    refused(d2v("probe", *run, shards, "--fresh"), *words)
-    worked(d2v("probe", *run, "data.probe.source=labelled.tsv"), "already finished")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from d2v.commands.knn import knn_score
+from d2v.commands.knn import held_out, knn_score
 from d2v.commands.options import Options
 from d2v.config import load_recipe
 from d2v.data.prepare import PrepareSettings, prepare
 from d2v.data.shards import Shards
+from d2v.data2vec import Data2Vec
 from d2v.engine.distributed import World
 from d2v.recipe import Recipe
 from d2v.types import SourceItem, StoredSample
@@ -39,10 +40,12 @@ def test_knn_score__needs_labels_in_both_splits(tmp_path: Path, unlabelled: str)
     loaded = load_recipe(str(write_recipe(tmp_path, shards)), [], Recipe)
     model = make_job(shards, tmp_path / "job").objective
     told: list[str] = []
-    score = knn_score(loaded, Options(out=tmp_path), model, World(), told.append)  # type: ignore[arg-type]  # make_job's objective is a Data2Vec
+    splits = held_out(loaded, Options(out=tmp_path), shards)
     if unlabelled:
-        assert score is None
+        assert splits is None
     else:
-        assert score is not None
+        assert splits is not None
+        assert isinstance(model, Data2Vec)
+        score = knn_score(loaded.settings, splits, model, World(), told.append)
         assert 0 <= score()["knn"] <= 1
     assert told == []

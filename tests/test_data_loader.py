@@ -169,6 +169,27 @@ def test_read_split__is_in_stored_order_and_without_randomness(shards: Shards) -
     assert torch.equal(batches[1].inputs[1], plain)
 
 
+@pytest.mark.parametrize("batch_length", [1, 9, 20, 57, 10_000])
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_read_split__fills_batches_in_order_up_to_a_total_length(
+    tmp_path: Path, batch_size: int, batch_length: int
+) -> None:
+    def length(number: int) -> int:
+        return 1 + number * 7 % 19
+
+    ragged = make_shards(tmp_path, 30, length=length)
+    twin: list[list[int]] = []
+    for number, own in enumerate(ragged.lengths.tolist()):
+        together = [*twin[-1], number] if twin else []
+        longest = max([int(ragged.lengths[n]) for n in together], default=own)
+        if together and len(together) <= batch_size and len(together) * longest <= batch_length:
+            twin[-1].append(number)
+        else:
+            twin.append([number])
+    found = read_split(ragged, modality(), batch_size=batch_size, batch_length=batch_length)
+    assert [batch.samples.tolist() for batch in found if batch.samples is not None] == twin
+
+
 # What cannot be used
 
 

@@ -8,10 +8,12 @@ import torch
 from torch import Generator, Tensor
 
 from d2v.core.features import mean_over_tokens
+from d2v.core.probing import ProbeSettings
 from d2v.data.prepare import PrepareSettings, prepare
 from d2v.data.shards import Shards
 from d2v.errors import BadSampleError, D2VError, UsageError
-from d2v.extract import extract
+from d2v.extract import extract, length_at_once
+from d2v.modalities import LengthUnit
 from d2v.types import Batch, Mask, SourceItem, StoredSample
 
 COUNT = 50
@@ -104,6 +106,37 @@ def test_extract__puts_similar_lengths_together_the_longest_first(shards: Shards
     assert len(stretches) == 8
     edges = [length for stretch in stretches for length in stretch]
     assert edges == sorted(edges, reverse=True)
+
+
+@pytest.mark.parametrize(("batch_length", "most"), [(1, 1), (23, 5), (60, 8), (500, 9)])
+def test_extract__keeps_to_a_total_length_and_the_stored_order(
+    shards: Shards, batch_length: int, most: int
+) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    def note(batch: Batch) -> Tensor:
+        sizes.append((len(batch), batch.inputs.shape[1]))
+        return name_and_length(batch)
+
+    found = extract(shards, Strips(), note, batch_size=9, batch_length=batch_length)
+    assert found.features[:, 0].tolist() == labelled(shards)
+    assert all(count * longest <= batch_length or count == 1 for count, longest in sizes)
+    assert max(count for count, _ in sizes) == most
+
+
+@pytest.mark.parametrize(
+    ("asked", "unit", "stored"),
+    [
+        (None, LengthUnit(name="pictures", size=1), None),
+        (None, LengthUnit(name="seconds", size=100, at_once=64), 6400),
+        (2.5, LengthUnit(name="seconds", size=100, at_once=64), 250),
+        (30, LengthUnit(name="pictures", size=1), 30),
+    ],
+)
+def test_length_at_once__is_what_is_asked_or_suits_the_modality(
+    asked: float | None, unit: LengthUnit, stored: int | None
+) -> None:
+    assert length_at_once(ProbeSettings(batch_length=asked), unit) == stored
 
 
 def test_extract__of_samples_of_one_length_reads_in_stored_order(tmp_path: Path) -> None:

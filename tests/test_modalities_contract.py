@@ -92,6 +92,7 @@ def test_settings__name_sections_that_exist(case: Case) -> None:
 def test_about__is_json_and_fits_itself(modality: Modality) -> None:
     about = json.loads(json.dumps(modality.about()))
     modality.check_data(about)
+    assert {*modality.common_about} <= {*about}
 
 
 def test_modality__travels_to_other_processes(modality: Modality, case: Case) -> None:

@@ -118,11 +118,14 @@ def test_check_data__takes_its_own_and_refuses_others_by_setting(tmp_path: Path)
         text().check_data({"sample_rate_hz": 16_000})
 
 
-def test_check_data__refuses_another_tokenizer_of_the_same_size(tmp_path: Path) -> None:
-    modality = learned(tmp_path)
-    modality.check_data(modality.about())
-    with pytest.raises(UsageError, match="another tokenizer"):
-        modality.check_data({**modality.about(), "tokenizer_sha256": "0" * 64})
+def test_common_about__is_the_tokenizer_and_not_the_length_of_blocks(tmp_path: Path) -> None:
+    long, short = learned(tmp_path), text(store={"block_tokens": 16}).settings
+    about, other = long.about(), Text(short, tmp_path).about()
+    assert about != other
+    assert [about[key] for key in long.common_about] == [other[key] for key in long.common_about]
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")  # another file
+    assert [long.about()[key] for key in long.common_about] != [about["tokenizer_sha256"]]
 
 
 def test_encode__and_decode_give_texts_that_the_model_takes(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import torch
 
 from d2v.build import (
     build_data2vec,
+    check_samples,
     choose_attention,
-    find_checkpoint,
+    fitting_checkpoint,
     resolve_device,
     start_from,
 )
-from d2v.commands.knn import knn_score
+from d2v.commands.knn import held_out, knn_score
 from d2v.commands.options import Options
 from d2v.commands.plan import pretrain_plan
 from d2v.commands.stage import (
@@ -59,18 +60,30 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         return _dry_run(loaded, options, settings, folder)
     with stop_requests() as stop, this_world(recipe) as world:
         shards = open_split(recipe, folder, "train")
+        inputs = {"data": shards.fingerprint}
+        if settings.init_from is not None:
+            inputs["init_from"] = _start(recipe, settings.init_from, shards).digest
+        held_out(loaded, options, shards)  # refused before anything is emptied or written
         if not world.writes:
             _train(loaded, options, shards, world, stop)
             return Report(headline="")
-        inputs = {"data": shards.fingerprint}
-        if settings.init_from is not None:
-            inputs["init_from"] = find_checkpoint(settings.init_from).digest
         with working(loaded, options, "pretrain", inputs) as (stage, done):
             if done is None:
                 done = _train_and_report(loaded, options, shards, world, stop, stage)
             else:
                 _agree(world, finished=True)
             return done
+
+
+def _start(recipe: Recipe, path: Path, shards: Shards) -> Checkpoint:
+    """The checkpoint that the run begins with.
+
+    Raises:
+        UsageError: there is none, or one of another architecture or of data unlike these.
+    """
+    checkpoint = fitting_checkpoint(recipe, path)
+    check_samples(recipe, shards, checkpoint.state.get("about", {}), str(checkpoint.path))
+    return checkpoint
 
 
 def _train_and_report(
@@ -167,7 +180,10 @@ def _train(
         _show_masks(job, recipe, folder / "plots" / "masks.png")
     assert isinstance(job.objective, Data2Vec)
     on_problem = problem_writer(folder, world)
-    score = knn_score(loaded, options, job.objective, world, on_problem)
+    splits = held_out(loaded, options, shards)
+    score = None
+    if splits is not None:
+        score = knn_score(recipe, splits, job.objective, world, on_problem)
     begin = None
     if settings.init_from is None:  # else the other run's figures came with its weights
         begin = partial(_calibrate, job.objective, calibration_batches(recipe, shards))

@@ -8,8 +8,8 @@ from typing import Any
 
 from d2v.build import (
     FrozenEncoder,
-    find_checkpoint,
-    identity,
+    check_samples,
+    fitting_checkpoint,
     load_encoder,
     untrained_encoder,
 )
@@ -37,9 +37,8 @@ from d2v.core.probing import FeatureSet, ProbeSettings, Score, probe_scores
 from d2v.data.loader import read_split
 from d2v.data.shards import Shards
 from d2v.engine.checkpoint import Checkpoint
-from d2v.engine.identity import check_identity
 from d2v.errors import UsageError
-from d2v.extract import encoder_features, extract
+from d2v.extract import encoder_features, extract, length_at_once
 from d2v.modalities import Features, Modality, build_modality
 from d2v.recipe import Recipe
 from d2v.report import Report
@@ -54,7 +53,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     if settings.supervised:
         need(recipe, "pretrain", loaded)  # its steps, batch and optimiser
     splits = _splits(loaded, options)
-    checkpoint = _checkpoint(loaded, options)
+    checkpoint = _checkpoint(loaded, options, splits)
     inputs = {"checkpoint": checkpoint.digest}
     inputs |= {name: shards.fingerprint for name, shards in splits.items()}
     with working(loaded, options, "probe", inputs) as (stage, done):
@@ -85,16 +84,18 @@ def check_data(loaded: Loaded[Recipe], options: Options) -> None:
     _splits(loaded, options)
 
 
-def _checkpoint(loaded: Loaded[Recipe], options: Options) -> Checkpoint:
+def _checkpoint(loaded: Loaded[Recipe], options: Options, splits: dict[str, Shards]) -> Checkpoint:
     """What is to be probed.
 
     Raises:
-        UsageError: there is none, or one of another architecture.
+        UsageError: there is none, or one of another architecture or of data unlike `splits`.
     """
     recipe = loaded.settings
     named = recipe.pretrain.checkpoint if recipe.pretrain is not None else None
-    checkpoint = find_checkpoint(named or stage_folder(loaded, options, "pretrain"))
-    check_identity(checkpoint, identity(recipe))
+    place = named or stage_folder(loaded, options, "pretrain")
+    checkpoint = fitting_checkpoint(recipe, place)
+    for shards in splits.values():
+        check_samples(recipe, shards, checkpoint.state.get("about", {}), str(checkpoint.path))
     return checkpoint
 
 
@@ -114,7 +115,7 @@ def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
     """train, val and test of the probe's data; a source without test is scored on val.
 
     Raises:
-        UsageError: no val, no labels, one class only, or not encoded like pre-training's data.
+        UsageError: no val, no labels, or one class only.
     """
     recipe = loaded.settings
     folder = shards_folder(loaded, options, *recipe.data_set("probe"))
@@ -128,10 +129,7 @@ def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
         )
     names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
     splits = {name: open_split(recipe, folder, name) for name in names}
-    learned = shards_folder(loaded, options, *recipe.data_set("pretrain"))
-    known = build_modality(recipe.modality, learned if learned.exists() else None)
     for shards in splits.values():
-        known.check_data(shards.about)  # by what was learned from the data of pre-training
         classes = sorted({int(label) for label in shards.labels} - {-1})
         if len(classes) < 2:
             what = "no labels" if not classes else f"one class only ({shards.classes[classes[0]]})"
@@ -164,6 +162,7 @@ def _score_all(
         parts = {
             split: extract(
                 shards, modality, function, batch_size=settings.batch_size,
+                batch_length=length_at_once(settings, modality.length_unit),
                 num_workers=num_workers, max_bad_fraction=recipe.data.max_bad_fraction,
                 on_problem=unusable.add,
             )

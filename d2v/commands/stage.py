@@ -36,6 +36,7 @@ _FREE = (
     "pretrain.checkpoint",
     "pretrain.guards",
     "probe.batch_size",
+    "probe.batch_length",
 )
 """Settings that may change between two starts: they do not decide the result."""
 _SECTIONS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from d2v.build import identity, resolve_precision
+from d2v.build import identity, identity_defaults, resolve_precision
 from d2v.commands.batches import batch_cut, batch_plan, check_max_length
 from d2v.commands.plan import horizon_of
 from d2v.commands.stage import share_cores, spare_workers
@@ -81,6 +81,8 @@ def training_job(
         world=world,
         precision=precision,
         identity=identity(recipe),
+        identity_defaults=identity_defaults(recipe),
+        about=dict(shards.about),
         verbosity=verbosity,
     )
 

@@ -41,6 +41,9 @@ class ProbeSettings(Settings):
     """Neighbours of the kNN probe; chosen on val."""
     batch_size: int = Field(256, ge=1)
     """Samples encoded at once."""
+    batch_length: float | None = Field(None, gt=0)
+    """Their total length at most, each counted as the longest of them, in the modality's unit
+    (seconds, tokens); null: what suits the modality."""
     supervised: bool = False
     """Also train the same encoder from scratch with labels for equal steps, and probe that."""
 

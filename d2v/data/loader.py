@@ -3,7 +3,9 @@
 Worker processes, ranks and restarts change who reads a sample, never which sample comes when.
 """
 
+import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -113,6 +115,7 @@ def read_split(
     reader: Reader,
     *,
     batch_size: int,
+    batch_length: int | None = None,
     num_workers: int = 0,
     limit: int | None = None,
     numbers: Ints | None = None,
@@ -123,6 +126,8 @@ def read_split(
         shards: the split.
         reader: decodes and collates.
         batch_size: samples of a batch; the last may be smaller.
+        batch_length: longest batch, the number of samples times the longest of them, as stored; a
+            sample that is longer comes alone. None for no limit.
         num_workers: processes that read ahead.
         limit: read only this many samples, evenly spaced over `numbers`.
         numbers: (n,) of the samples to read, in this order; None for all in stored order.
@@ -134,10 +139,10 @@ def read_split(
         numbers = np.arange(len(shards))
     if limit is not None:
         numbers = evenly_spaced(numbers, limit)
-    pieces = [numbers[i : i + batch_size].tolist() for i in range(0, len(numbers), batch_size)]
+    edges = _edges(shards.lengths[numbers], batch_size, batch_length or sys.maxsize)
     loader = DataLoader(
         Unchanged(shards, reader),
-        sampler=pieces,
+        sampler=[numbers[start:end].tolist() for start, end in pairwise(edges)],
         batch_size=None,
         num_workers=num_workers,
         collate_fn=unchanged,
@@ -147,6 +152,17 @@ def read_split(
     for batch in received(loader):
         if batch is not None:
             yield batch
+
+
+def _edges(lengths: Ints, batch_size: int, batch_length: int) -> list[int]:
+    """Where batches begin, and the end; each takes what fits, in order."""
+    edges, longest = [0], 0
+    for place, length in enumerate(lengths.tolist()):
+        longest, size = max(longest, length), place - edges[-1]
+        if size and (size == batch_size or (size + 1) * longest > batch_length):
+            edges.append(place)
+            longest = length
+    return [*edges, len(lengths)]
 
 
 def evenly_spaced(numbers: Ints, count: int) -> Ints:

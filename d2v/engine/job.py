@@ -125,12 +125,21 @@ class Job:
     """What the forward pass computes in; weights, targets and averages stay float32."""
     identity: dict[str, Any] = field(default_factory=dict)
     """Settings that make the architecture; kept in checkpoints to explain a mismatch."""
+    identity_defaults: dict[str, Any] = field(default_factory=dict)
+    """What these settings were in checkpoints from before there was a choice."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the data say of themselves; kept in checkpoints for those who give them other data."""
     begin: Callable[[], None] | None = None
     """Called in each process before the first update where there is no checkpoint; weights are on
     the CPU then. Buffers that it sets must come out the same everywhere: they are not exchanged."""
     evaluate: Callable[[], dict[str, float]] | None = None
     """Scores of the present weights; the first one named picks the best checkpoint."""
     verbosity: int = 0
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What checkpoints tell of where their weights come from, as JSON."""
+        return {"identity": self.identity, "about": self.about}
 
     def __post_init__(self) -> None:
         """Refuse a run without an update.

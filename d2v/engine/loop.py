@@ -186,7 +186,7 @@ class _Training:
                     "model": self.updater.model.state_dict(),
                     "optimizer": self.updater.optimizer_tensors(),
                 },
-                {"progress": self.progress.as_json(), "identity": self.job.identity},
+                {"progress": self.progress.as_json(), **self.job.origin},
             )
             prune(
                 newest,
@@ -196,7 +196,7 @@ class _Training:
         self.job.world.wait()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        check_identity(checkpoint, self.job.identity)
+        check_identity(checkpoint, self.job.identity, self.job.identity_defaults)
         self.updater.restore(checkpoint)
         self.progress = Progress.of(checkpoint.state["progress"])
         self.guards.strikes.update(self.progress.strikes)

@@ -19,7 +19,20 @@ from typing import Any
 from d2v.engine.checkpoint import replace_durably
 from d2v.errors import D2VError, UsageError
 
-_PACKAGES = ("d2v", "torch", "torchvision", "timm", "numpy", "pillow", "webdataset")
+_PACKAGES = (
+    "d2v",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "timm",
+    "numpy",
+    "pillow",
+    "soundfile",
+    "tokenizers",
+    "espeakng-loader",
+    "webdataset",
+)
+"""Those that decide what data and results come out; one that is not installed has version null."""
 
 
 class RunDirectory:

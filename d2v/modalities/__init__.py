@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from d2v.modalities.base import Features, Modality, ModalityPlan, SourceSettings
+from d2v.modalities.base import Features, LengthUnit, Modality, ModalityPlan, SourceSettings
 from d2v.modalities.speech.modality import Speech, SpeechSettings
 from d2v.modalities.text.modality import Text, TextSettings
 from d2v.modalities.vision.modality import Vision, VisionSettings
@@ -31,6 +31,7 @@ def build_modality(settings: ModalitySettings, learned: Path | None = None) -> M
 __all__ = [
     "MODALITIES",
     "Features",
+    "LengthUnit",
     "Modality",
     "ModalityPlan",
     "ModalitySettings",

@@ -85,6 +85,11 @@ class Modality(ABC):
     def about(self) -> dict[str, Any]:
         """What a reader of the shards must know, as JSON; kept in every index."""
 
+    @property
+    @abstractmethod
+    def common_about(self) -> tuple[str, ...]:
+        """Keys of `about` in which all data of one model must agree; others differ harmlessly."""
+
     @abstractmethod
     def check_data(self, about: Mapping[str, Any]) -> None:
         """Refuse shards whose `about` does not fit these settings. Raises UsageError."""
@@ -142,10 +147,13 @@ class LengthUnit:
     Args:
         name: plural of the unit, "seconds".
         size: lengths as stored in one unit, 16,000.
+        at_once: total length that any model encodes at once, where no gradients are kept; None for
+            no limit.
     """
 
     name: str
     size: int
+    at_once: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

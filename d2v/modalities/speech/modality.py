@@ -34,6 +34,9 @@ from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
 
 _USUAL_SECONDS = 10
 """Length that a plan is made for where the data is not there yet."""
+_SECONDS_AT_ONCE = 64.0
+"""The published convolutions hold a second's first layer in 1.6 million numbers, some times over:
+these take about 1.5 GB."""
 
 
 class SpeechSettings(Settings):
@@ -74,7 +77,7 @@ class Speech(Modality):
     @property
     def length_unit(self) -> LengthUnit:
         """Samples are told in seconds."""
-        return LengthUnit(name="seconds", size=RATE_HZ)
+        return LengthUnit(name="seconds", size=RATE_HZ, at_once=_SECONDS_AT_ONCE)
 
     def read_source(self, source: SourceSettings) -> Iterator[SourceItem]:
         """LibriSpeech's layout, tables, folder trees, flat folders."""
@@ -90,6 +93,11 @@ class Speech(Modality):
     def about(self) -> dict[str, Any]:
         """The sampling rate."""
         return {"sample_rate_hz": RATE_HZ}
+
+    @property
+    def common_about(self) -> tuple[str, ...]:
+        """The sampling rate."""
+        return ("sample_rate_hz",)
 
     def check_data(self, about: Mapping[str, Any]) -> None:
         """Refuse recordings of another sampling rate. Raises UsageError."""

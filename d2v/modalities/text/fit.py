@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from d2v.errors import UsageError
 from d2v.modalities.text.frontend import FrontendSettings
-from d2v.modalities.text.tokenizer import SPECIAL_TOKENS, TokenizerSettings, about_tokenizer
+from d2v.modalities.text.tokenizer import SPECIAL_TOKENS, TokenizerSettings
 
 _ANEW = "or prepare the data with these settings"
 
@@ -17,7 +16,6 @@ def check_data(
     about: Mapping[str, Any],
     tokenizer: TokenizerSettings,
     frontend: FrontendSettings,
-    learned: Path | None,
 ) -> None:
     """Refuse shards whose ids mean something else, or whose samples are too long.
 
@@ -25,7 +23,6 @@ def check_data(
         about: of the shards.
         tokenizer: settings.
         frontend: settings.
-        learned: folder with the tokenizer that the shards' must equal; None where it is unknown.
 
     Raises:
         UsageError: they do not fit; says which setting to change.
@@ -58,11 +55,3 @@ def check_data(
             remedy=f"Set modality.frontend.max_tokens={about['block_tokens']}, or prepare the data "
             "with a smaller modality.store.block_tokens.",
         )
-    if learned is not None:
-        own = about_tokenizer(learned, tokenizer)["tokenizer_sha256"]
-        if about["tokenizer_sha256"] != own:
-            raise UsageError(
-                f"The shards were made with another tokenizer than the one in {learned}",
-                expected="one tokenizer for all data of a model",
-                remedy="Prepare the data again: d2v prepare RECIPE --fresh.",
-            )

@@ -91,6 +91,11 @@ class Vision(Modality):
         """Nothing that shards of pictures do not show themselves."""
         return {}
 
+    @property
+    def common_about(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
     def check_data(self, about: Mapping[str, Any]) -> None:
         """Any shards with pictures will do."""
 
