@@ -86,3 +86,38 @@ def test_optional_columns__must_be_there_only_where_they_were_chosen(tmp_path: P
 def test_other_files__are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is no table.*\.csv or \.tsv"):
         rows(table(tmp_path, "text\nx\n", "t.txt"))
+
+
+GOOD = "fine\t1\n" * 50
+SWALLOWED = [
+    ("mark within", f'"a bad start\t0\n{GOOD}he said "no"\t1\n', "line 2: text follows .* line 53"),
+    ("mark at an end", f'"a bad start\t0\n{GOOD}he said "\t1\n', "line 2: .* on to line 53"),
+    ("none", f'well\t1\n\n"a bad start\t0\n{GOOD}', "line 4: a quoted field never ends"),
+]
+
+
+@pytest.mark.parametrize(("second", "text", "place"), SWALLOWED, ids=[x[0] for x in SWALLOWED])
+def test_mark_that_quotes_nothing__does_not_swallow_the_rows_below(
+    tmp_path: Path, second: str, text: str, place: str
+) -> None:
+    path = table(tmp_path, "text\tlabel\n" + text)
+    with pytest.raises(UsageError, match=rf"t\.tsv, {place}.*data\.quoting=false"):
+        rows(path)
+    assert len(rows(path, quoting=False)) == text.replace("\n\n", "\n").count("\n")
+
+
+@pytest.mark.parametrize("body", ['"one\ntwo" three,4\n', '"one\ntwo,4\n'])
+def test_quotes_of_a_csv__may_hold_newlines_but_must_end(tmp_path: Path, body: str) -> None:
+    with pytest.raises(UsageError, match=r"t\.csv, line 2: .*data\.quoting=false"):
+        rows(table(tmp_path, "text,b\n" + body, "t.csv"))
+
+
+def test_too_many_fields__name_both_ways_to_hold_a_separator(tmp_path: Path) -> None:
+    path = table(tmp_path, 'text\tb\n"one\t"two" three\t4\n')
+    with pytest.raises(UsageError, match=r"data\.quoting=false"):
+        rows(path)
+    extra = table(tmp_path, "text\tb\none\ttwo\tthree\n")
+    with pytest.raises(UsageError, match=r"3 fields.*in quotation marks.*data\.quoting=false"):
+        rows(extra)
+    with pytest.raises(UsageError, match=r"3 fields.*data\.quoting=true"):
+        rows(extra, quoting=False)

@@ -59,6 +59,17 @@ def test_label__is_the_speaker_where_that_is_asked_for(tmp_path: Path) -> None:
         assert (asked.label, asked.group) == (speaker, None)
 
 
+def test_label_from_speakers__needs_one_speaker_at_least(tmp_path: Path) -> None:
+    some = write(tmp_path / "some.csv", "path,label,speaker\na.wav,yes,\nb.wav,no,ann\n")
+    assert [item.label for item in listed(some, label_from="speaker")] == [None, "ann"]
+    speech(tmp_path / "classes", "yes/a.wav", "no/b.wav")
+    nobody = write(tmp_path / "nobody.csv", "path,label,speaker\na.wav,yes,\n")
+    for source in (tmp_path / "classes", nobody):
+        settings = SourceSettings(source=str(source), label_from="speaker")
+        with pytest.raises(UsageError, match=r"names none.*column 'speaker'.*data\.label_from"):
+            read_source(settings)  # refused at the call: nothing is listed, nothing stored
+
+
 def test_librispeech__splits_may_lie_deeper(tmp_path: Path) -> None:
     for folder in ("LibriSpeech/train-clean-100/19/198", "LibriSpeech/test-clean/8/2"):
         write(tmp_path / folder / "a.trans.txt", "")

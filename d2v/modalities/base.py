@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Generator, Tensor
 
 from d2v.core.encoder import EncoderSettings
+from d2v.errors import UsageError
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
 
@@ -52,6 +53,25 @@ class SourceSettings(Settings):
     """Whether a table names its columns; false: columns are called 0, 1, 2, ..."""
     quoting: bool = True
     """Whether a table quotes fields; false: a quotation mark is a character like any other."""
+
+    def refuse_unread(self, read: Collection[str], noun: str) -> None:
+        """Refuse what would be set in vain.
+
+        Args:
+            read: the settings that a modality reads.
+            noun: what it calls its samples, one of them.
+
+        Raises:
+            UsageError: another one is not at its default.
+        """
+        for name, known in SourceSettings.model_fields.items():
+            value = getattr(self, name)
+            if name not in read and value != known.default:
+                raise UsageError(
+                    f"data.{name}={value} does nothing: no {noun} is read with it",
+                    expected=f"for {noun}s only {', '.join(f'data.{key}' for key in read)}",
+                    remedy=f"Leave data.{name} out.",
+                )
 
 
 class Modality(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 """How a table's name ends -> what stands between its fields."""
 MAX_FIELD = 1 << 28
 """Characters of one field; csv's own limit is 131,072, which a long text exceeds."""
+PLAIN_MARKS = "Where a quotation mark is a character like any other, set data.quoting=false."
+"""What to do about a table in which they open no field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,50 +95,91 @@ def read_rows(
     csv.field_size_limit(MAX_FIELD)  # csv keeps it for the whole process, always this figure
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(
-                file,
-                delimiter=SEPARATORS[suffix_of(path.name)],
-                quoting=csv.QUOTE_MINIMAL if settings.quoting else csv.QUOTE_NONE,
-            )
-            for fields in filter(None, rows):
+            for line, fields in _records(path, file, settings):
                 if not columns:
                     columns = fields if settings.header else [str(n) for n in range(len(fields))]
                     _check_columns(path, columns, settings, required, optional)
                     if settings.header:
                         continue
                 is_empty = False
-                yield _row(path, rows.line_num, columns, fields)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(path, error, settings, noun) from error
+                yield _row(path, line, columns, fields, settings)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The table {path} cannot be read: {error}",
+            expected=f"UTF-8 text with one row a {noun}"
+            + (" and the columns' names on top" if settings.header else ""),
+        ) from error
     if not columns:
         _check_columns(path, columns, settings, required, optional)
     if is_empty:
         raise UsageError(f"The table {path} has no rows", expected=f"one row a {noun}")
 
 
-def _row(path: Path, line: int, columns: list[str], fields: list[str]) -> Row:
+def _records(
+    path: Path, file: Iterable[str], settings: SourceSettings
+) -> Iterator[tuple[int, list[str]]]:
+    """Last line and fields of every record that is not empty.
+
+    Raises:
+        UsageError: a quoted field does not end where one can: a mark that was meant as a character
+            would make one record of many, unnoticed.
+    """
+    suffix = suffix_of(path.name)
+    rows = csv.reader(
+        file,
+        delimiter=SEPARATORS[suffix],
+        quoting=csv.QUOTE_MINIMAL if settings.quoting else csv.QUOTE_NONE,
+        strict=True,
+    )
+    while True:
+        first = rows.line_num + 1
+        try:
+            fields = next(rows, None)
+        except csv.Error as error:
+            problem = _problem(str(error), rows.line_num)
+            raise _badly_quoted(path, first, problem, settings) from error
+        if fields is None:
+            return
+        if rows.line_num > first and suffix == ".tsv":
+            problem = f"a quoted field runs on to line {rows.line_num}"
+            raise _badly_quoted(path, first, problem, settings)
+        if fields:
+            yield rows.line_num, fields
+
+
+def _problem(error: str, line: int) -> str:
+    """What csv has against a record, in words that name no control characters."""
+    if "field limit" in error:
+        return f"a field of more than {MAX_FIELD:,} characters"
+    if "end of data" in error:
+        return "a quoted field never ends"
+    return f"text follows the closing mark of a quoted field, in line {line}"
+
+
+def _badly_quoted(path: Path, line: int, problem: str, settings: SourceSettings) -> UsageError:
+    return UsageError(
+        f"{path}, line {line}: {problem}",
+        expected="a quoted field that ends in a quotation mark, those within it doubled"
+        + (", in the line in which it begins" if suffix_of(path.name) == ".tsv" else "")
+        if settings.quoting
+        else "shorter fields",
+        remedy=PLAIN_MARKS if settings.quoting else "",
+    )
+
+
+def _row(
+    path: Path, line: int, columns: list[str], fields: list[str], settings: SourceSettings
+) -> Row:
     if len(fields) > len(columns):  # a separator within a text would cut the text unnoticed
         raise UsageError(
             f"{path}, line {line}: {len(fields)} fields, but there are {len(columns)} columns",
             expected="as many fields as columns",
-            remedy="Put fields that hold the separator in quotation marks.",
+            remedy=f"Put fields that hold the separator in quotation marks. {PLAIN_MARKS}"
+            if settings.quoting
+            else "Take the separator out of fields, or quote them and set data.quoting=true.",
         )
     missing = [None] * (len(columns) - len(fields))
     return Row(table=path, line=line, values=dict(zip(columns, [*fields, *missing], strict=True)))
-
-
-def _unreadable(path: Path, error: Exception, settings: SourceSettings, noun: str) -> UsageError:
-    too_long = isinstance(error, csv.Error) and "field limit" in str(error)
-    return UsageError(
-        f"The table {path} has a field of more than {MAX_FIELD:,} characters"
-        if too_long
-        else f"The table {path} cannot be read: {error}",
-        expected=f"UTF-8 text with one row a {noun}"
-        + (" and the columns' names on top" if settings.header else ""),
-        remedy="Where a quotation mark is a character like any other, set data.quoting=false."
-        if too_long
-        else "",
-    )
 
 
 def _check_columns(

@@ -40,7 +40,10 @@ class ConvolutionSettings(Settings):
     )
     """Channels, kernel and stride of each convolution, from the waveform up."""
     gradient_scale: float = Field(1.0, ge=0)
-    """What the gradient that reaches the convolutions is multiplied by; 0 freezes them."""
+    """What the gradient that reaches the convolutions is multiplied by; 0 freezes them.
+
+    Any other factor changes next to nothing under AdamW, which divides a gradient by its own size:
+    to slow the convolutions down, set pretrain.optimizer.frontend_scale instead."""
     positions: PositionSettings = PositionSettings()
 
     @field_validator("layers")

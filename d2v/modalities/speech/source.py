@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from d2v.errors import UsageError
 from d2v.modalities.base import SourceSettings
 from d2v.modalities.listing import (
     Kind,
@@ -28,6 +29,17 @@ RECORDINGS = Kind(
     layouts="LibriSpeech's layout (recordings and *.trans.txt), class folders, train/ and val/ "
     "above class folders, a flat folder, a .csv or a .tsv",
 )
+COLUMNS = (
+    "label_column",
+    "split_column",
+    "speaker_column",
+    "transcript_column",
+    "start_column",
+    "end_column",
+)
+"""Settings that name columns which a table may do without."""
+READS = ("source", "files", "path_column", "label_from", *COLUMNS, "header", "quoting")
+"""The settings of a source that mean something here."""
 
 
 def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
@@ -38,13 +50,24 @@ def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
     later, with a reason. What one speaker says is a group.
 
     Raises:
-        UsageError: there is nothing there to learn from.
+        UsageError: there is nothing there to learn from, a setting means nothing here, or speakers
+            are to be labels and nobody is named.
     """
-    items = _items(settings)
-    return map(_labelled_by_speaker, items) if settings.label_from == "speaker" else items
+    settings.refuse_unread(READS, RECORDINGS.noun)
+    if settings.label_from == "source":
+        return _items(settings)
+    # Read once more, as far as the first speaker: refused before anything is stored.
+    if not any(item.group for item in _items(settings)):
+        raise UsageError(
+            f"Labels are to be speakers, and {settings.source} names none",
+            expected=f"a table with a column {settings.speaker_column!r}, or LibriSpeech's layout",
+            remedy="Set data.speaker_column=NAME, or leave data.label_from out.",
+        )
+    return map(_labelled_by_speaker, _items(settings))
 
 
 def _labelled_by_speaker(item: SourceItem) -> SourceItem:
+    """Without a label where the speaker is not known."""
     return replace(item, label=item.group, group=None)
 
 
@@ -73,14 +96,7 @@ def _table_items(
         settings,
         noun="recording",
         required=("path_column",),
-        optional=(
-            "label_column",
-            "split_column",
-            "speaker_column",
-            "transcript_column",
-            "start_column",
-            "end_column",
-        ),
+        optional=COLUMNS,
     )
     for row in rows:
         yield _row_item(row, settings, split)

@@ -34,7 +34,9 @@ def learn_tokenizer(
     """Write `folder/tokenizer.json`; where it is there already, only check that it fits.
 
     Args:
-        items: what pre-training reads; those of val and test are left alone.
+        items: what pre-training reads. Texts that the source itself puts into val or test are left
+            alone. Where those splits are drawn, by `prepare.val_fraction` say, they are not known
+            yet, and their texts are among the others; no label is read.
         tokenizer: settings.
         store: settings; the trainer sees texts in the same portions as the tokenizer will.
         folder: made where it is missing.

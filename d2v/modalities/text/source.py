@@ -34,6 +34,18 @@ TEXTS = Kind(
     layouts="a .txt, .jsonl, .tsv or .csv (the first two also as .gz), a folder of these, or a "
     "folder with train/ and val/ or train.tsv and dev.tsv",
 )
+READS = (
+    "source",
+    "files",
+    "label_column",
+    "split_column",
+    "text_column",
+    "pair_column",
+    "documents",
+    "header",
+    "quoting",
+)
+"""The settings of a source that mean something here."""
 
 
 def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
@@ -44,8 +56,9 @@ def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
     files named train, val, test (or dev, valid, ...) tell the splits, never labels.
 
     Raises:
-        UsageError: there is nothing there to learn from.
+        UsageError: there is nothing there to learn from, or a setting means nothing here.
     """
+    settings.refuse_unread(READS, TEXTS.noun)
     if settings.source in BUILTINS:
         return BUILTINS[settings.source]()
     path = source_path(settings.source, TEXTS, BUILTINS)

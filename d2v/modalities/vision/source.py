@@ -18,6 +18,16 @@ PICTURES = Kind(
     suffixes=SUFFIXES,
     layouts="class folders, train/ and val/ above class folders, a flat folder, a .csv or a .tsv",
 )
+READS = (
+    "source",
+    "files",
+    "path_column",
+    "label_column",
+    "split_column",
+    "header",
+    "quoting",
+)
+"""The settings of a source that mean something here."""
 
 
 def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
@@ -26,8 +36,9 @@ def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
     Files that are no pictures are listed too: they are turned away later, with a reason.
 
     Raises:
-        UsageError: there is nothing there to learn from.
+        UsageError: there is nothing there to learn from, or a setting means nothing here.
     """
+    settings.refuse_unread(READS, PICTURES.noun)
     if settings.source in BUILTINS:
         return BUILTINS[settings.source]()
     path = source_path(settings.source, PICTURES, BUILTINS)
