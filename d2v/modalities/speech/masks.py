@@ -23,8 +23,9 @@ class MaskSettings(Settings):
     """Spans of a recording at least."""
     same_count: bool = True
     """Whether all recordings of a micro-batch get as many masked tokens as the one with the
-    fewest, as published. Masks then depend on how batches are cut over devices. Costs coverage: 49 % become about 45 % in a batch of 8, and a short recording among
-    long ones drags all down (reference P19)."""
+    fewest, as published. Masks then depend on how batches are cut over devices. It costs coverage:
+    49 % become about 45 % in a batch of 8, and a short recording among long ones drags all down
+    (reference P19)."""
 
     def num_masked(self, num_tokens: int) -> int:
         """About how many tokens are masked, before any are taken out for the same count."""
