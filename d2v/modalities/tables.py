@@ -136,7 +136,7 @@ def _records(
         try:
             fields = next(rows, None)
         except csv.Error as error:
-            problem = _problem(str(error), rows.line_num)
+            problem = _problem(str(error), first, rows.line_num)
             raise _badly_quoted(path, first, problem, settings) from error
         if fields is None:
             return
@@ -147,13 +147,15 @@ def _records(
             yield rows.line_num, fields
 
 
-def _problem(error: str, line: int) -> str:
+def _problem(error: str, first: int, last: int) -> str:
     """What csv has against a record, in words that name no control characters."""
     if "field limit" in error:
         return f"a field of more than {MAX_FIELD:,} characters"
     if "end of data" in error:
         return "a quoted field never ends"
-    return f"text follows the closing mark of a quoted field, in line {line}"
+    return "text follows the closing mark of a quoted field" + (
+        f", in line {last}" if last > first else ""
+    )
 
 
 def _badly_quoted(path: Path, line: int, problem: str, settings: SourceSettings) -> UsageError:
