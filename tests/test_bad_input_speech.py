@@ -192,3 +192,23 @@ def test_clip__shorter_than_the_receptive_field_is_counted(desk: Path, shards: P
     worked(d2v("pretrain", *arguments, allowed), "unusable sample was skipped")
     refused(d2v("probe", *arguments, allowed, "probe.pool=tokens"), "tokens", "probe.pool=mean")
     worked(d2v("probe", *arguments, allowed), "1 of 15 samples", "Frozen-feature scores")
+
+
+def test_test_speakers__that_train_lacks_are_no_classes_to_probe(desk: Path) -> None:
+    for split, speakers in (("train", ("19", "26")), ("test", ("30", "41"))):
+        for number in range(12):
+            name = f"{speakers[number % 2]}-7-{number:04}"
+            folder = Path("libri") / split / speakers[number % 2]
+            write(folder / f"{name}.flac", recorded(hum(number, 0.4), kind="flac"))
+            write(folder / "a.trans.txt", "")
+    changes = ["data.source=libri", "data.label_from=speaker"]
+    worked(d2v("prepare", "my.yaml", *changes), "24 stored")
+    refused(d2v("probe", "my.yaml", *changes), "test occurs in train", "use one split as the source")
+
+
+def test_sources__of_several_sets_are_asked_for_by_their_own_names(desk: Path) -> None:
+    voices(desk / "voices", "yes", "no")
+    changes = ["data.source=null", "+data.pretrain.source=voices", "+data.probe.source=null"]
+    refused(d2v("prepare", "my.yaml", *changes), "data.probe.source is not set",
+            "Set data.probe.source=PATH")  # fmt: skip
+    worked(d2v("prepare", "my.yaml", *changes, "--dry-run"), "data.probe.source=PATH")

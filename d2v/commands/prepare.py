@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from d2v.commands.options import Options
-from d2v.commands.prepare_report import prepare_report
+from d2v.commands.prepare_report import prepare_plan, prepare_report, source_key
 from d2v.commands.stage import LEARNED, need, shards_folder, stage_folder, working
 from d2v.config import Loaded
 from d2v.data.prepare import PrepareProgress, PrepareSummary, prepare
@@ -41,10 +41,10 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     folders = {name: shards_folder(loaded, options, name, data) for name, data in sets.items()}
     place = stage_folder(loaded, options, "prepare")
     if options.dry_run:
-        _check_sources(modality, [data for data in sets.values() if data.source], place)
-        return _plan(sets, folders, recipe)
+        _check_sources(modality, {n: data for n, data in sets.items() if data.source}, place)
+        return prepare_plan(sets, folders, recipe)
     if options.fresh or not (place / "result.json").exists():
-        _check_sources(modality, list(sets.values()), place)
+        _check_sources(modality, sets, place)
     with _one_thread(), working(loaded, options, "prepare", {}) as (stage, done):
         if done is not None:
             _still_there(stage, folders)
@@ -130,9 +130,15 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_sources(modality: Modality, sets: list[DataSet], place: Path) -> None:
+def _check_sources(modality: Modality, sets: dict[str, DataSet], place: Path) -> None:
     """Refuse a source that makes no sense before anything is made or, with --fresh, removed."""
-    for data in sets:
+    for name, data in sets.items():
+        if name != "common" and data.source is None:
+            raise UsageError(
+                f"{source_key(name)} is not set",
+                expected=f"a source for each of {', '.join(map(source_key, sets))}",
+                remedy=f"Set {source_key(name)}=PATH.",
+            )
         next(iter(modality.read_source(data)), None)
         source = Path(data.source or "").expanduser()
         if source.is_dir() and place.resolve().is_relative_to(source.resolve()):
@@ -168,22 +174,6 @@ def _sets_to_prepare(recipe: Recipe) -> dict[str, DataSet]:
             remedy="Remove data.shards and set data.source.",
         )
     return missing
-
-
-def _plan(sets: dict[str, DataSet], folders: dict[str, Path], recipe: Recipe) -> Report:
-    lines = [
-        f"{name}: {data.source or 'not set yet (data.source=PATH)'} -> {folders[name]}"
-        for name, data in sets.items()
-    ]
-    settings = recipe.prepare
-    assert settings is not None
-    lines.append(
-        f"shards of at most {settings.shard_samples:,} samples and "
-        f"{settings.shard_megabytes:g} MB; val {settings.val_fraction:.1%}, test "
-        f"{settings.test_fraction:.1%} where the source has none, drawn by {settings.split_by}; "
-        f"duplicates: {settings.duplicates}"
-    )
-    return Report(headline="Plan of prepare (nothing is written)", text="\n".join(lines))
 
 
 def _check(recipe: Recipe, loaded: Loaded[Recipe], options: Options) -> Report:

@@ -1,4 +1,4 @@
-"""What preparing did, as a table for a person."""
+"""What preparing will do and what it did, for a person."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from d2v.data.prepare import PrepareSummary, SplitSummary
 from d2v.modalities import Modality
 from d2v.modalities.base import LengthUnit
+from d2v.recipe import DataSet, Recipe
 from d2v.report import Report
 
 _TEXTS = 5
@@ -96,3 +97,25 @@ def _commonest(what: str, texts: dict[str, int]) -> list[str]:
     if rest := counted[_TEXTS:]:
         lines.append(f"  {what} {sum(count for _, count in rest):,}: for other reasons")
     return lines
+
+
+def source_key(name: str) -> str:
+    """The setting that names a set's source."""
+    return "data.source" if name == "common" else f"data.{name}.source"
+
+
+def prepare_plan(sets: dict[str, DataSet], folders: dict[str, Path], recipe: Recipe) -> Report:
+    """What preparing would do, from the settings alone."""
+    lines = [
+        f"{name}: {data.source or f'not set yet ({source_key(name)}=PATH)'} -> {folders[name]}"
+        for name, data in sets.items()
+    ]
+    settings = recipe.prepare
+    assert settings is not None
+    lines.append(
+        f"shards of at most {settings.shard_samples:,} samples and "
+        f"{settings.shard_megabytes:g} MB; val {settings.val_fraction:.1%}, test "
+        f"{settings.test_fraction:.1%} where the source has none, drawn by {settings.split_by}; "
+        f"duplicates: {settings.duplicates}"
+    )
+    return Report(headline="Plan of prepare (nothing is written)", text="\n".join(lines))

@@ -6,6 +6,8 @@ import time
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from d2v.build import (
     FrozenEncoder,
     check_samples,
@@ -139,7 +141,21 @@ def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
                 remedy="Arrange the source as one folder a class, or give a table with labels; "
                 "without labels leave the probe out (probe=null).",
             )
+    _refuse_foreign_classes(splits)
     return splits
+
+
+def _refuse_foreign_classes(splits: dict[str, Shards]) -> None:
+    """Test speakers that train lacks, say: every score would be 0, and tell nothing."""
+    known = splits["train"].labels
+    for shards in splits.values():
+        if not np.isin(shards.labels[shards.labels >= 0], known).any():
+            raise UsageError(
+                f"No class of {shards.folder} occurs in train: there is nothing to probe",
+                expected="classes that train has, too",
+                remedy="Where labels are speakers, use one split as the source (its train/), so "
+                "that val and test are drawn from the same speakers.",
+            )
 
 
 def _score_all(
