@@ -203,7 +203,7 @@ def test_test_speakers__that_train_lacks_are_no_classes_to_probe(desk: Path) -> 
             write(folder / "a.trans.txt", "")
     changes = ["data.source=libri", "data.label_from=speaker"]
     worked(d2v("prepare", "my.yaml", *changes), "24 stored")
-    refused(d2v("probe", "my.yaml", *changes), "test occurs in train", "use one split as the source")
+    refused(d2v("probe", "my.yaml", *changes), "occurs in train", "use one split as the source")
 
 
 def test_sources__of_several_sets_are_asked_for_by_their_own_names(desk: Path) -> None:
