@@ -42,6 +42,8 @@ def test_dry_run__tells_the_batch_in_the_modalitys_unit() -> None:
 def test_dry_run__before_the_data_is_there_believes_the_recipe() -> None:
     known = ("data.num_train_samples=6000", "data.mean_train_length=40")
     lines = plan_text(None, *MEASURED, *known)
+    (data,) = [line for line in lines if line.startswith("data ")]
+    assert data.endswith("(the recipe says so: nothing is prepared yet)")
     assert "steps          40 (200 an epoch)" in lines
     assert "samples seen   1,200 (0.2 epochs)" in lines
     with pytest.raises(UsageError, match="data.mean_train_length"):

@@ -60,7 +60,8 @@ def pretrain_plan(
         f"{teacher:,} in the teacher",
         f"input          {plan.text}",
         f"tokens         {plan.num_tokens} a sample, {plan.num_masked} of them predicted",
-        f"data           {_amount(figures, unit)}",
+        f"data           {_amount(figures, unit)}"
+        f"{'' if lengths is not None else ' (the recipe says so: nothing is prepared yet)'}",
         f"global batch   {_batch(settings, figures, unit, devices)}",
         f"steps          {horizon.total_steps:,} ({horizon.steps_per_epoch:,.0f} an epoch)",
         f"samples seen   {horizon.total_steps * figures.samples_per_step:,.0f} "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from d2v.core.probing import Budget, ProbeSettings, Score
 from d2v.data.shards import Shards
 from d2v.report import Report
@@ -43,6 +45,7 @@ def probe_report(
         f"Scored on {num_labelled(splits[scored]):,} {scored} samples; penalty and k chosen on "
         f"{num_labelled(splits['val']):,} labelled val samples. {seconds:.0f} s.",
     ]
+    remarks.extend(_short_of(splits["train"], settings))
     if SUPERVISED in table:
         remarks.append(
             f"'{SUPERVISED}' saw every train label while its encoder was trained (pre-training's "
@@ -54,6 +57,19 @@ def probe_report(
         headline="Frozen-feature scores", columns=columns, rows=rows, highlight=highlight,
         remarks=remarks,
     )  # fmt: skip
+
+
+def _short_of(train: Shards, settings: ProbeSettings) -> list[str]:
+    """Budgets that some class cannot fill."""
+    counts = np.bincount(train.labels[train.labels >= 0])
+    budgets = [budget for budget in settings.labels_per_class if isinstance(budget, int)]
+    short = {budget: int(((counts > 0) & (counts < budget)).sum()) for budget in budgets}
+    return [
+        f"{many} {'class has' if many == 1 else 'classes have'} fewer than {budget} training "
+        "samples: all of theirs were used."
+        for budget, many in short.items()
+        if many
+    ]
 
 
 def num_labelled(shards: Shards) -> int:
