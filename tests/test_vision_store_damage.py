@@ -5,6 +5,7 @@ import stat
 import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,10 +87,10 @@ def test_unreadable_files__are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     locked = tmp_path / "locked.png"
     locked.write_bytes(saved(Image.fromarray(GREY), "PNG"))
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, mode: str) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
     with pytest.raises(BadSampleError, match="^cannot be read: Permission denied$"):
         encode_image(SourceItem(name="locked.png", path=locked), DEFAULT)
 
