@@ -3,6 +3,7 @@
 Letters: B batch, T tokens, N texts, F tokens that are counted.
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -50,10 +51,14 @@ def tf_idf(
         rows, columns, counts = (part[columns >= 0] for part in (rows, columns, counts))
         weights = (1 + counts.float().log()) * rarity.to(tokens.device)[columns]
         squared = weights.new_zeros(len(batch)).index_add_(0, rows, weights.square())
-        return torch.sparse_coo_tensor(
-            torch.stack([rows, columns]), weights / squared.sqrt()[rows], (len(batch), num_counted),
-            is_coalesced=True, check_invariants=False,
-        )  # fmt: skip
+        places, shape = torch.stack([rows, columns]), (len(batch), num_counted)
+        with warnings.catch_warnings():
+            # torch 2.11 warns that nothing is checked, even where it is told to or not to.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.sparse_coo_tensor(
+                places, weights / squared.sqrt()[rows], shape, is_coalesced=True,
+                check_invariants=False,
+            )  # fmt: skip
 
     return features
 
