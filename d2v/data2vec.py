@@ -81,7 +81,7 @@ class Data2Vec(Objective):
         """Unless layerdrop skips blocks."""
         return self.encoder.settings.layerdrop == 0
 
-    def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
+    def forward(self, batch: Batch, mask: Mask | None, *, monitor: bool = False) -> Loss:
         """The loss of one micro-batch.
 
         Args:
@@ -92,6 +92,7 @@ class Data2Vec(Objective):
         Returns:
             Loss summed over masked tokens, their number, and the monitors.
         """
+        assert mask is not None
         features = self.frontend.features(batch)
         seen, targets = self.targets(batch, features)  # (B, T, D)        section 3.3
         tokens = self.frontend(features, mask, batch.padding)  #           section 3.2

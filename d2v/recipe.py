@@ -1,10 +1,11 @@
 """A recipe: one experiment, all its sections."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from d2v.core.encoder import EncoderSettings
 from d2v.core.probing import ProbeSettings
@@ -13,6 +14,10 @@ from d2v.data2vec import Data2VecSettings
 from d2v.engine.job import TrainSettings
 from d2v.modalities import ModalitySettings, SourceSettings
 from d2v.settings import Settings
+from d2v.tasks import TaskSettings
+
+Stage = Literal["pretrain", "probe", "finetune"]
+"""Stages that read data."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 
@@ -31,6 +36,10 @@ class DataSettings(DataSet):
     """What pre-training reads, where it is not the common set."""
     probe: DataSet | None = None
     """What the probe reads, where it is not the common set."""
+    finetune: DataSet | None = None
+    """What fine-tuning reads, where it is not the common set."""
+    tests: dict[str, DataSet] = {}
+    """Further test sets by name, scored at the end of fine-tuning beside test."""
     workers: int | None = Field(None, ge=0)
     """Processes that read ahead while training; null: one for each spare core, at most 8."""
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
@@ -53,19 +62,52 @@ class PretrainSettings(TrainSettings):
     probe_samples: int = Field(5000, ge=100)
     """Train samples that the kNN score during training compares with."""
 
-    @field_validator("steps", "checkpoint_every")
-    @classmethod
-    def _above_zero(cls, duration: str) -> str:
-        if float(duration.split()[0]) == 0:
-            raise ValueError("must be more than 0")
-        return duration
 
-    @field_validator("steps")
-    @classmethod
-    def _not_of_itself(cls, duration: str) -> str:
-        if duration.endswith("%"):
-            raise ValueError("the length of the run cannot be a share of itself: steps or epochs")
-        return duration
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+T = TypeVar("T")
+Several = Annotated[tuple[T, ...], BeforeValidator(_as_list), Field(min_length=1)]
+"""One value, or a list of different ones that are tried one after the other."""
+
+
+class FinetuneSettings(TrainSettings):
+    """The finetune section: a task on labelled data, once or in several trials.
+
+    A trial is one value of each of `init`, `subset`, `learning_rates` and `seeds`. For each `init`
+    and `subset` the learning rate with the best mean score on val is chosen; test is looked at once
+    at the end, with that one alone.
+    """
+
+    task: TaskSettings
+    """What is learned; `name` tells which task."""
+    checkpoint: Path | None = None
+    """Start from the student of this checkpoint or run directory instead of the run's own."""
+    init: Several[Literal["pretrained", "scratch"]] = ("pretrained",)
+    """pretrained: the encoder starts from pre-training; scratch: from fresh weights."""
+    subset: Several[str] = ("all",)
+    """Which training labels: `all`, or a name out of prepare.subsets."""
+    learning_rates: Several[float] | None = None
+    """Peak learning rates to try; null: that of `optimizer`."""
+    seeds: Several[int] | None = None
+    """Seeds of head, order, masks and dropout; null: that of the recipe."""
+    modality: dict[str, Any] = {}
+    """Settings of `modality` that are others while fine-tuning (augmentation, masking)."""
+    encoder: dict[str, Any] = {}
+    """Likewise of `encoder` (dropout, drop-path, layerdrop)."""
+
+    @model_validator(mode="after")
+    def _check_trials(self) -> "FinetuneSettings":
+        for name in ("init", "subset", "learning_rates", "seeds"):
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {list(values)} names a value twice")
+        if any(not rate > 0 for rate in self.learning_rates or ()):
+            raise ValueError(f"learning_rates {self.learning_rates} must be above 0")
+        if any(not 0 <= seed < 2**63 for seed in self.seeds or ()):
+            raise ValueError(f"seeds {self.seeds} must be 0 or more, below 2**63")
+        return self
 
 
 class Recipe(Settings):
@@ -84,6 +126,7 @@ class Recipe(Settings):
     prepare: PrepareSettings | None = None
     pretrain: PretrainSettings | None = None
     probe: ProbeSettings | None = None
+    finetune: FinetuneSettings | None = None
 
     @field_validator("name")
     @classmethod
@@ -105,6 +148,8 @@ class Recipe(Settings):
         self.modality.check_encoder(self.encoder)
         if self.probe is not None:
             self._check_probe(self.probe)
+        if self.finetune is not None:
+            self.while_finetuning()
         return self
 
     def _check_probe(self, probe: ProbeSettings) -> None:
@@ -115,12 +160,51 @@ class Recipe(Settings):
         if probe.pool in ("cls", "mean_cls") and not self.modality.has_cls:
             raise ValueError(f"probe.pool {probe.pool} needs a CLS token, and there is none")
 
-    def data_set(self, stage: Literal["pretrain", "probe"]) -> tuple[str, DataSet]:
+    def while_finetuning(self) -> "Recipe":
+        """The recipe with the settings of `modality` and `encoder` that fine-tuning changes.
+
+        Raises:
+            ValueError: they are no such settings, or do not fit.
+        """
+        assert self.finetune is not None
+        changed: dict[str, Any] = {}
+        for section in ("modality", "encoder"):
+            own = getattr(self, section)
+            merged = _merged(own.model_dump(), getattr(self.finetune, section))
+            changed[section] = _checked_change(type(own), merged, f"finetune.{section}")
+        changed["modality"].check_encoder(changed["encoder"])
+        return self.model_copy(update=changed)
+
+    def data_set(self, stage: Stage) -> tuple[str, DataSet]:
         """The set that a stage reads, and its name among the prepared ones."""
         own = getattr(self.data, stage)
         return (stage, own) if own is not None else ("common", self.data)
 
     def data_sets(self) -> dict[str, DataSet]:
         """Every set that the recipe's stages read, by name."""
-        stages: tuple[Literal["pretrain", "probe"], ...] = ("pretrain", "probe")
-        return dict(self.data_set(stage) for stage in stages if getattr(self, stage) is not None)
+        stages: tuple[Stage, ...] = ("pretrain", "probe", "finetune")
+        sets = dict(self.data_set(stage) for stage in stages if getattr(self, stage) is not None)
+        if self.finetune is not None:
+            sets |= {f"tests-{name}": data for name, data in self.data.tests.items()}
+        return sets
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes on top, section by section; another `kind` replaces its section."""
+    merged = dict(values)
+    for key, change in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(change, Mapping)
+        if both and change.get("kind", old.get("kind")) == old.get("kind"):
+            change = _merged(old, change)
+        merged[key] = change
+    return merged
+
+
+def _checked_change(kind: type[Settings], values: dict[str, Any], where: str) -> Settings:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join([where, *map(str, first["loc"])])
+        raise ValueError(f"{key}: {first['msg']}") from error

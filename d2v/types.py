@@ -15,6 +15,12 @@ import torch
 from torch import Tensor, nn
 
 
+NUMBER = "number"
+"""Extension of the member that holds a sample's number (ASCII), where labels are numbers."""
+TRANSCRIPT = "txt"
+"""Extension of the member that holds what is said or written in a sample, as given (UTF-8)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceItem:
     """One raw sample as the user has it, before it is read.
@@ -76,6 +82,8 @@ class Batch:
         padding: (B, T) bool, True where there is no data; None where nothing is padded.
         labels: (B,) int64 class ids, -1 where unknown; None for unlabelled data.
         samples: (B,) int64, the samples' numbers in their split.
+        targets: what a task wants of each sample where that is no class: (B,) float32 values, NaN
+            where unknown, or (B, L) int64 rows of symbols, -1 behind their ends; None without one.
         missing: how many samples should be here beside them and cannot be used.
     """
 
@@ -83,6 +91,7 @@ class Batch:
     padding: Tensor | None = None
     labels: Tensor | None = None
     samples: Tensor | None = None
+    targets: Tensor | None = None
     missing: int = 0
 
     def __len__(self) -> int:
@@ -223,8 +232,11 @@ class Objective(nn.Module, ABC):
         """Whether every micro-batch gives every parameter a gradient."""
 
     @abstractmethod
-    def forward(self, batch: Batch, mask: Mask, *, monitor: bool = False) -> Loss:
+    def forward(self, batch: Batch, mask: Mask | None, *, monitor: bool = False) -> Loss:
         """Loss summed over what it counts; monitors where asked for."""
+
+    def before_update(self, step: int) -> None:
+        """Called in the open before optimiser update number `step` (0-based); most need nothing."""
 
     @abstractmethod
     def after_update(self, step: int) -> dict[str, float]:

@@ -105,7 +105,7 @@ class Training:
             encoder=self.encoder,
             objective=self.objective,
             data={"shards": str(shards.folder.parent), "workers": 0},
-            pretrain={**PRETRAIN, **self.pretrain, "probe_every": None,
+            pretrain={**PRETRAIN, **self.pretrain, "score_every": None,
                       "guards": {"action": "off"}, **pretrain},
         )  # fmt: skip
 

@@ -75,10 +75,12 @@ class BlockOutput(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the encoder returns: its output (B, T, D), and the features that were asked for."""
+    """What the encoder returns: its output (B, T, D), the features that were asked for, and the
+    output before the final norm (the same where there is none)."""
 
     last: Tensor
     features: list[Tensor]
+    before_norm: Tensor
 
 
 class EncoderBlock(Block):
@@ -165,7 +167,7 @@ class Encoder(nn.Module):
             x = output.end_of_block
             if depth > len(self.blocks) - top_k:
                 features.append(getattr(output, collect))
-        return Encoded(self.norm(x), features)
+        return Encoded(self.norm(x), features, x)
 
     def use_fused_attention(self, fused: bool) -> None:
         """Choose the attention kernel of every block; results agree up to rounding."""

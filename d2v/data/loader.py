@@ -72,7 +72,7 @@ class TrainLoader:
 
     def iterate(
         self, start_step: int, *, in_this_process: bool = False
-    ) -> Iterator[tuple[Batch, Mask]]:
+    ) -> Iterator[tuple[Batch, Mask | None]]:
         """Micro-batches from update `start_step` on, `accumulation` of them for each, endlessly.
 
         Raises:

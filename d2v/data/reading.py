@@ -6,10 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from d2v.core.seeding import generator_for
@@ -26,8 +26,8 @@ class Reader(Protocol):
 
     def decode(
         self, parts: dict[str, bytes], generator: Generator | None, limit: int | None = None
-    ) -> Tensor:
-        """One example.
+    ) -> Any:
+        """One example, of whatever kind `collate` takes.
 
         Args:
             parts: extension -> content.
@@ -35,11 +35,11 @@ class Reader(Protocol):
             limit: longest length wanted, as stored; what is longer is cropped.
         """
 
-    def collate(self, examples: Sequence[Tensor]) -> Batch:
+    def collate(self, examples: Sequence[Any]) -> Batch:
         """Examples side by side."""
 
-    def sample_mask(self, batch: Batch, generators: Sequence[Generator]) -> Mask:
-        """Where the model must predict; one generator a sample."""
+    def sample_mask(self, batch: Batch, generators: Sequence[Generator]) -> Mask | None:
+        """Where the model must predict, None for nowhere; one generator a sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,14 @@ class Read:
     """What a worker hands over: a batch, its mask, and the samples it could not use."""
 
     batch: Batch
-    mask: Mask
+    mask: Mask | None
     problems: list[tuple[int, str]] = field(default_factory=list)
     """(sample number, reason)"""
 
     def pin_memory(self) -> "Read":
         """Copy to page-locked memory, from where copies to a GPU do not wait."""
-        return replace(self, batch=self.batch.pin_memory(), mask=self.mask.pin_memory())
+        mask = None if self.mask is None else self.mask.pin_memory()
+        return replace(self, batch=self.batch.pin_memory(), mask=mask)
 
 
 class Samples(Dataset[Read | D2VError]):

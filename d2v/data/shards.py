@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import threading
@@ -40,6 +41,7 @@ class Shards:
         """sha256 of index.json, which holds every shard's sha256."""
         self.num_bytes = sum(shard.bytes for shard in index.shards)
         self._index = index
+        self._numbers: Ints | None = None  # of the samples in the index; None for all of them
         self._files = _OpenFiles()
 
     @staticmethod
@@ -64,7 +66,19 @@ class Shards:
         return Shards(folder, index, fingerprint)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.labels)
+
+    def select(self, numbers: Ints) -> Shards:
+        """Some of the samples as a split of their own, in the order given.
+
+        Args:
+            numbers: (n,) int64, places in this split.
+        """
+        chosen = copy.copy(self)
+        chosen.labels, chosen.lengths = self.labels[numbers], self.lengths[numbers]
+        chosen._numbers = numbers if self._numbers is None else self._numbers[numbers]
+        chosen._files = _OpenFiles()
+        return chosen
 
     def source(self, i: int) -> str:
         """Where sample i came from: its path relative to the source."""
@@ -103,7 +117,7 @@ class Shards:
     def _number(self, i: int) -> int:
         if not 0 <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
-        return i
+        return i if self._numbers is None else int(self._numbers[i])
 
     def _content(self, path: Path, offset: int, size: int, where: str) -> bytes:
         if size > MAX_MEMBER_BYTES:

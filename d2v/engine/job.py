@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from d2v.core.schedules import Duration, Horizon
 from d2v.engine.distributed import World
@@ -46,9 +46,25 @@ class TrainSettings(Settings):
     """Updates between two checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints kept, besides the best."""
-    probe_every: float | None = Field(10, gt=0)
-    """Epochs between two kNN scores on held-out data; null for none."""
+    score_every: float | None = Field(10, gt=0)
+    """Epochs between two scores on held-out data (kNN, or the task's own); null for none."""
+    patience: int | None = Field(None, ge=1)
+    """Scores in a row without a better one after which training ends early; null: it never does."""
     guards: GuardSettings = GuardSettings()
+
+    @field_validator("steps", "checkpoint_every")
+    @classmethod
+    def _above_zero(cls, duration: str) -> str:
+        if float(duration.split()[0]) == 0:
+            raise ValueError("must be more than 0")
+        return duration
+
+    @field_validator("steps")
+    @classmethod
+    def _not_of_itself(cls, duration: str) -> str:
+        if duration.endswith("%"):
+            raise ValueError("the length of the run cannot be a share of itself: steps or epochs")
+        return duration
 
     @model_validator(mode="before")
     @classmethod
@@ -104,7 +120,7 @@ class BatchCut:
 class MicroBatches(Protocol):
     """Where the loop gets its data: one rank's micro-batches, in order, from any update on."""
 
-    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
+    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask | None]]:
         """Micro-batches from update `start_step` on, `accumulation` of them for each update."""
 
 

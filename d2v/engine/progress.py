@@ -87,8 +87,8 @@ class Due:
         return done % every == 0 or self.last(done)
 
     def score(self, done: int) -> bool:
-        """Every `probe_every` epochs and the last, where there is something to score on."""
-        if not self.has_scores or self.settings.probe_every is None:
+        """Every `score_every` epochs and the last, where there is something to score on."""
+        if not self.has_scores or self.settings.score_every is None:
             return False
-        every = max(1, round(self.settings.probe_every * self.horizon.steps_per_epoch))
+        every = max(1, round(self.settings.score_every * self.horizon.steps_per_epoch))
         return done % every == 0 or self.last(done)

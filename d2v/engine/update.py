@@ -34,7 +34,7 @@ class Updater:
     def update(
         self,
         step: int,
-        batches: Iterator[tuple[Batch, Mask]],
+        batches: Iterator[tuple[Batch, Mask | None]],
         *,
         monitor: bool,
         stopping: bool,
@@ -50,6 +50,7 @@ class Updater:
         Returns:
             Learning rate and weight decay used; monitors (scalar tensors of this process).
         """
+        self.job.objective.before_update(step)
         schedules = apply_schedules(
             self.optimizer, self.job.settings.optimizer, step, self.job.horizon
         )
@@ -68,7 +69,9 @@ class Updater:
         self.rows.append(sums)
         return schedules, monitors
 
-    def _backward(self, step: int, micro: int, batch: Batch, mask: Mask, *, monitor: bool) -> Loss:
+    def _backward(
+        self, step: int, micro: int, batch: Batch, mask: Mask | None, *, monitor: bool
+    ) -> Loss:
         """Add one micro-batch's gradient; processes exchange theirs with the last one."""
         last = micro == self.job.cut.accumulation - 1
         seed = seed_for("dropout", self.job.seed, step, micro, self.job.world.rank)
@@ -97,11 +100,11 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _next(self, batches: Iterator[tuple[Batch, Mask]]) -> tuple[Batch, Mask]:
+    def _next(self, batches: Iterator[tuple[Batch, Mask | None]]) -> tuple[Batch, Mask | None]:
         before = time.perf_counter()
         batch, mask = next(batches)
         self.seconds_waited += time.perf_counter() - before
-        return batch.to(self.device), mask.to(self.device)
+        return batch.to(self.device), None if mask is None else mask.to(self.device)
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """The optimiser's state, named `kind/parameter`."""
