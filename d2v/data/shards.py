@@ -10,6 +10,8 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from d2v.data.index import Index, Ints, read_index
 from d2v.data.verify import Problem, check, shard_problems
 from d2v.errors import BadSampleError, D2VError, UsageError
@@ -79,6 +81,17 @@ class Shards:
         chosen._numbers = numbers if self._numbers is None else self._numbers[numbers]
         chosen._files = _OpenFiles()
         return chosen
+
+    def having(self, extension: str) -> Ints:
+        """Numbers of the samples that have a member with this extension, ascending. (n,) int64."""
+        index = self._index
+        if extension not in index.extensions:
+            return np.zeros(0, np.int64)
+        found = index.members[:, 0] == index.extensions.index(extension)
+        owners = np.repeat(np.arange(len(index)), np.diff(index.first_member))[found]
+        numbers = np.arange(len(index)) if self._numbers is None else self._numbers
+        places: Ints = np.flatnonzero(np.isin(numbers, owners))
+        return places
 
     def source(self, i: int) -> str:
         """Where sample i came from: its path relative to the source."""

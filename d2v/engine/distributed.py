@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from d2v.errors import PeerLostError
+from d2v.errors import D2VError, PeerLostError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,29 @@ class World:
         """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+
+def agreed_step(world: World, step: int, folder: Path) -> int:
+    """The step that every process starts from.
+
+    Args:
+        world: this process among all.
+        step: of the checkpoint that this process found, 0 for none.
+        folder: where it looked.
+
+    Raises:
+        D2VError: they found different ones.
+    """
+    steps = torch.zeros(world.size, dtype=torch.float64, device=world.device)
+    steps[world.rank] = step
+    found = sorted({int(one) for one in world.sum(steps).tolist()})
+    if len(found) > 1:
+        raise D2VError(
+            f"The processes of this run found different checkpoints: of steps {found}",
+            expected="the same on every machine",
+            remedy=f"Put {folder} on a file system that all machines share.",
+        )
+    return step
 
 
 @contextmanager

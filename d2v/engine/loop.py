@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from d2v.engine.checkpoint import Checkpoint, clean_up, load_latest, prune, save_checkpoint
+from d2v.engine.distributed import agreed_step
 from d2v.engine.guards import Guards
 from d2v.engine.identity import check_identity
 from d2v.engine.job import Job
@@ -18,7 +19,7 @@ from d2v.engine.progress import Due, Progress
 from d2v.engine.signals import StopRequest
 from d2v.engine.tracking import Tracker, read_metrics
 from d2v.engine.update import BAD, COUNT, LOSS, NORM, STOP, Updater
-from d2v.errors import D2VError, InterruptedRunError, StoppedError
+from d2v.errors import InterruptedRunError, StoppedError
 
 
 def train(job: Job, stop: StopRequest) -> dict[str, float]:
@@ -60,7 +61,7 @@ class _Training:
         """From the checkpoint to the end; tells the messages first."""
         if checkpoint is not None:
             self._restore(checkpoint)
-        first = self._common_start()
+        first = agreed_step(self.job.world, self.progress.step, self.folder)
         figures: dict[str, float] = {}
         with self._open_tracker(first):
             for message in messages:
@@ -69,6 +70,8 @@ class _Training:
             self.updater.model.train()
             self.clock = time.perf_counter()
             for step in range(first, self.job.horizon.total_steps):
+                if self.progress.gave_up(self.job.settings.patience):
+                    break
                 done = step + 1
                 schedules, monitors = self.updater.update(
                     step,
@@ -97,7 +100,7 @@ class _Training:
         if scoring:
             scores, better = self._score()
             figures |= scores
-            saving = saving or better
+            saving = saving or better or self.progress.gave_up(self.job.settings.patience)
         if figures and self.tracker is not None:
             self.tracker.log(done, figures)
         if logging:
@@ -202,24 +205,6 @@ class _Training:
         self.guards.strikes.update(self.progress.strikes)
         if self.job.world.writes:
             clean_up(self.folder)
-
-    def _common_start(self) -> int:
-        """The step that every process starts from.
-
-        Raises:
-            D2VError: they found different checkpoints.
-        """
-        first, world = self.progress.step, self.job.world
-        steps = torch.zeros(world.size, dtype=torch.float64, device=world.device)
-        steps[world.rank] = first
-        found = sorted({int(step) for step in world.sum(steps).tolist()})
-        if len(found) > 1:
-            raise D2VError(
-                f"The processes of this run found different checkpoints: of steps {found}",
-                expected="the same on every machine",
-                remedy=f"Put {self.folder} on a file system that all machines share.",
-            )
-        return first
 
     def _raise_stopped(self) -> None:
         text = f"Stopped after step {self.progress.step} of {self.job.horizon.total_steps}"

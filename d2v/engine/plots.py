@@ -15,6 +15,8 @@ _PANELS = (
     ("Effective rank", ("target_rank", "prediction_rank")),
     ("Learning rate", ("learning_rate",)),
     ("Held-out kNN accuracy", ("knn",)),
+    ("Held-out score", ("accuracy", "macro_f1", "matthews", "f1", "pearson", "spearman")),
+    ("Held-out error rate", ("wer", "cer")),
 )
 
 

@@ -18,6 +18,8 @@ class Progress:
     step: int = 0
     best_score: float | None = None
     best_checkpoint: str | None = None
+    scores_since_best: int = 0
+    """Scores in a row that were not better."""
     bad_samples: int = 0
     updates_since_log: int = 0
     loss_since_log: float = 0.0
@@ -60,9 +62,15 @@ class Progress:
         """Whether this score of the present weights is the best so far; then it is remembered."""
         best = self.best_score
         if not math.isfinite(score) or (best is not None and score <= best):
+            self.scores_since_best += 1
             return False
+        self.scores_since_best = 0
         self.best_score, self.best_checkpoint = score, f"step-{self.step:09d}"
         return True
+
+    def gave_up(self, patience: int | None) -> bool:
+        """Whether so many scores in a row were not better that training ends early."""
+        return patience is not None and self.scores_since_best >= patience
 
 
 @dataclass(frozen=True)

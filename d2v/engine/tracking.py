@@ -22,6 +22,11 @@ _SHOWN = {
     "target_spread": "spread {:.2f}",
     "samples_per_second": "{:.0f} samples/s",
     "knn": "kNN {:.3f}",
+    "train_accuracy": "train {:.3f}",
+    "accuracy": "accuracy {:.3f}",
+    "matthews": "Matthews {:.3f}",
+    "pearson": "Pearson {:.3f}",
+    "wer": "WER {:.3f}",
 }
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -64,17 +66,8 @@ class Answer:
     target: Any = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Figures of one split, the one that picks the best checkpoint first: higher is better.
-
-    Args:
-        figures: name -> value.
-        interval: name -> lower and upper end of the 95 % bootstrap interval; {} where not asked.
-    """
-
-    figures: dict[str, float]
-    interval: dict[str, tuple[float, float]] = field(default_factory=dict)
+Judge = Callable[[NDArray[np.int64]], dict[str, float]]
+"""Figures over some of the answers, by their places."""
 
 
 class TaskModel(Objective):
@@ -188,8 +181,13 @@ class Task(ABC):
     Small and picklable: processes that read data carry it along.
     """
 
-    main_score: str
-    """The figure that picks checkpoints and learning rates; higher is better."""
+    needs_member: str | None = None
+    """Extension of the member that a labelled sample has; None where a class id is the label."""
+
+    @property
+    @abstractmethod
+    def main_score(self) -> str:
+        """The figure that picks checkpoints and learning rates; higher is better."""
 
     @property
     def masks_input(self) -> bool:
@@ -224,8 +222,18 @@ class Task(ABC):
         """What the outputs mean, as JSON; the task is built again from it."""
 
     @abstractmethod
+    def judge(self, answers: Sequence[Answer]) -> Judge:
+        """Compare answers with their targets, once: all of them have one, and there are some.
+
+        Returns:
+            A function from places among the answers, (n,) int64, some perhaps several times, to
+            figures over these, `main_score` first. It is called a thousand times for an interval.
+        """
+
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
-        """Figures over the answers whose target is known, `main_score` first."""
+        """Figures over the answers whose target is known, `main_score` first; {} without any."""
+        known = [answer for answer in answers if answer.target is not None]
+        return self.judge(known)(np.arange(len(known))) if known else {}
 
     @abstractmethod
     def describe(self, answer: Answer, seconds_per_token: float | None) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from d2v.core.encoder import Encoder
 from d2v.core.scores import accuracy, f1, macro_f1, matthews, top_k_accuracy
-from d2v.tasks.base import Answer, Outputs, Task, TaskModel, TaskSettings
+from d2v.tasks.base import Answer, Judge, Outputs, Task, TaskModel, TaskSettings
 from d2v.tasks.heads import HeadSettings, PooledHead
 from d2v.tasks.mixing import MixSettings, mix
 from d2v.tasks.pictures import draw_confusion
@@ -114,21 +116,26 @@ class Classify(Task):
         """The names of the outputs."""
         return {"classes": list(self.classes)}
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, float]:
+    def judge(self, answers: Sequence[Answer]) -> Judge:
         """Accuracy, top 5, macro F1; Matthews' correlation and F1 of the second of two classes."""
-        known = [answer for answer in answers if answer.target is not None]
-        logits = torch.stack([answer.output for answer in known])  # (N, C)
-        truth = torch.tensor([answer.target for answer in known])
+        logits = torch.stack([answer.output for answer in answers])  # (N, C)
+        truth = torch.tensor([answer.target for answer in answers])
         predicted, num_classes = logits.argmax(1), len(self.classes)
-        figures = {
-            "accuracy": accuracy(predicted, truth),
-            "macro_f1": macro_f1(predicted, truth, num_classes),
-        }
-        if num_classes > _TOP:
-            figures["top5"] = top_k_accuracy(logits, truth, _TOP)
-        if num_classes == 2:
-            figures |= {"matthews": matthews(predicted, truth), "f1": f1(predicted, truth)}
-        return {self.main_score: figures.pop(self.main_score), **figures}
+
+        def figures(places: NDArray[np.int64]) -> dict[str, float]:
+            rows = torch.from_numpy(places)
+            guess, true = predicted[rows], truth[rows]
+            found = {
+                "accuracy": accuracy(guess, true),
+                "macro_f1": macro_f1(guess, true, num_classes),
+            }
+            if num_classes > _TOP:
+                found["top5"] = top_k_accuracy(logits[rows], true, _TOP)
+            if num_classes == 2:
+                found |= {"matthews": matthews(guess, true), "f1": f1(guess, true)}
+            return {self.main_score: found.pop(self.main_score), **found}
+
+        return figures
 
     def describe(self, answer: Answer, seconds_per_token: float | None) -> dict[str, Any]:
         """The label, and every class with its probability, the likeliest first."""

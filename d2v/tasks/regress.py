@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Generator, Tensor, nn
 
 from d2v.core.encoder import Encoder
 from d2v.core.scores import pearson, spearman
 from d2v.errors import BadSampleError
-from d2v.tasks.base import Answer, Outputs, Task, TaskModel, TaskSettings
+from d2v.tasks.base import Answer, Judge, Outputs, Task, TaskModel, TaskSettings
 from d2v.tasks.heads import HeadSettings, PooledHead
 from d2v.types import NUMBER, Batch, Frontend, Loss, Mask
 
@@ -77,6 +79,7 @@ class Regress(Task):
     """One number."""
 
     settings: RegressSettings
+    needs_member: ClassVar[str] = NUMBER
 
     @property
     def main_score(self) -> str:
@@ -114,17 +117,22 @@ class Regress(Task):
         """Settings say all."""
         return {}
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, float]:
+    def judge(self, answers: Sequence[Answer]) -> Judge:
         """Pearson's and Spearman's correlation, and the mean absolute error."""
-        known = [answer for answer in answers if answer.target is not None]
-        predicted = torch.stack([answer.output for answer in known]).double()
-        truth = torch.tensor([answer.target for answer in known], dtype=torch.float64)
-        figures = {
-            "pearson": pearson(predicted, truth),
-            "spearman": spearman(predicted, truth),
-            "mean_absolute_error": float((predicted - truth).abs().mean()),
-        }
-        return {self.main_score: figures.pop(self.main_score), **figures}
+        predicted = torch.stack([answer.output for answer in answers]).double()
+        truth = torch.tensor([answer.target for answer in answers], dtype=torch.float64)
+
+        def figures(places: NDArray[np.int64]) -> dict[str, float]:
+            rows = torch.from_numpy(places)
+            guess, true = predicted[rows], truth[rows]
+            found = {
+                "pearson": pearson(guess, true),
+                "spearman": spearman(guess, true),
+                "mean_absolute_error": float((guess - true).abs().mean()),
+            }
+            return {self.main_score: found.pop(self.main_score), **found}
+
+        return figures
 
     def describe(self, answer: Answer, seconds_per_token: float | None) -> dict[str, Any]:
         """The number."""
