@@ -6,14 +6,15 @@ Letters: B batch, T tokens, D width, H heads, M masked tokens of the whole batch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+_T = TypeVar("_T", bound="Batch | Mask")
 
 NUMBER = "number"
 """Extension of the member that holds a sample's number (ASCII), where labels are numbers."""
@@ -99,11 +100,11 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device; copies do not wait for the device."""
-        return replace(self, **_moved(self, device))
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory."""
-        return replace(self, **_pinned(self))
+        return _each(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +117,14 @@ class Mask:
             mask, so that selecting on a GPU needs no host synchronisation.
         replacement: (B, T) int64 token ids the student reads instead of the originals, for
             modalities made of tokens; None where a learned vector stands at the masked places.
+        channel_seeds: one a sample, where channels are hidden besides: set to zero over all
+            tokens. Seeds rather than places, for the width is known to the frontend alone.
     """
 
     predict: Tensor
     positions: Tensor
     replacement: Tensor | None = None
+    channel_seeds: tuple[int, ...] | None = None
 
     @staticmethod
     def of(predict: Tensor, replacement: Tensor | None = None) -> Mask:
@@ -133,11 +137,11 @@ class Mask:
 
     def to(self, device: torch.device) -> Mask:
         """The same mask on another device; copies do not wait for the device."""
-        return replace(self, **_moved(self, device))
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Mask:
         """The same mask in page-locked memory."""
-        return replace(self, **_pinned(self))
+        return _each(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,20 +213,6 @@ class Guard:
     remedy: str
 
 
-def _pinned(what: Batch | Mask) -> dict[str, Any]:
-    return {
-        name: value.pin_memory() for name, value in vars(what).items() if isinstance(value, Tensor)
-    }
-
-
-def _moved(what: Batch | Mask, device: torch.device) -> dict[str, Any]:
-    return {
-        name: value.to(device, non_blocking=True)
-        for name, value in vars(what).items()
-        if isinstance(value, Tensor)
-    }
-
-
 class Objective(nn.Module, ABC):
     """What the engine trains: a module that answers a micro-batch with a loss."""
 
@@ -249,3 +239,9 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights anew from the generator."""
+
+
+def _each(what: _T, change: Callable[[Tensor], Tensor]) -> _T:
+    """The same with every tensor changed."""
+    tensors = {name: one for name, one in vars(what).items() if isinstance(one, Tensor)}
+    return replace(what, **{name: change(one) for name, one in tensors.items()})

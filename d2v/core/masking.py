@@ -111,11 +111,12 @@ def span_mask(
         ratio: spans times `length` over `num_tokens`; what overlaps, masks less than that. The
             fraction of a span is a chance of one.
         length: of a span, in tokens.
-        min_spans: spans at least.
+        min_spans: spans at least; 0 allows a mask without any.
         generator: CPU generator, the only source of randomness.
 
     Returns:
-        (T,) bool on the CPU, at least one True and, of two tokens or more, at least one False.
+        (T,) bool on the CPU, at least one True (where `min_spans` is) and, of two tokens or more,
+        at least one False.
 
     Source: reference section 2.2, span masking, steps 1 to 4: the last place where a span would fit
     is never drawn, and a short sample draws places behind its end, which are dropped. The reference
@@ -130,8 +131,9 @@ def span_mask(
     masked = torch.zeros(num_tokens, dtype=torch.bool)
     masked[places[places < num_tokens]] = True
     count = int(masked.sum())
-    if count == 0 or (count == num_tokens and num_tokens > 1):
-        masked[torch.randint(num_tokens, (), generator=generator)] = count == 0
+    nothing_wrongly = count == 0 and min_spans > 0
+    if nothing_wrongly or (count == num_tokens and num_tokens > 1):
+        masked[torch.randint(num_tokens, (), generator=generator)] = nothing_wrongly
     return masked
 
 

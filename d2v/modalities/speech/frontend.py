@@ -13,18 +13,26 @@ from torch import Tensor, nn
 from d2v.core.encoder import EncoderSettings
 from d2v.modalities.speech.convolution import Convolutions, ConvolutionSettings
 from d2v.modalities.speech.logmel import LogMelSettings, StackedLogMel
+from d2v.modalities.speech.masks import MaskSettings, channel_masks
 from d2v.modalities.speech.positions import ConvolutionalPositions
 from d2v.types import Batch, Frontend, Mask, Tokens
 
 FrontendSettings = ConvolutionSettings | LogMelSettings
 """Two ways to features; `kind` tells which."""
+_PUBLISHED_MASK = MaskSettings()
 
 
 class SpeechFrontend(Frontend):
     """Features of the waveform with a mask vector and positions."""
 
-    def __init__(self, settings: FrontendSettings, encoder: EncoderSettings) -> None:
+    def __init__(
+        self,
+        settings: FrontendSettings,
+        encoder: EncoderSettings,
+        mask: MaskSettings = _PUBLISHED_MASK,
+    ) -> None:
         super().__init__()
+        self.mask_settings = mask
         self.extractor: Convolutions | StackedLogMel
         if settings.kind == "convolution":
             self.extractor = Convolutions(settings)
@@ -44,7 +52,8 @@ class SpeechFrontend(Frontend):
 
         Args:
             features: (B, T, D) projected features.
-            mask: masked places are replaced by one learned vector; None masks nothing.
+            mask: masked places are replaced by one learned vector, then hidden channels set to
+                zero; None masks nothing.
             padding: (B, T) bool, True where there is no data; None for nowhere.
 
         Returns:
@@ -53,6 +62,9 @@ class SpeechFrontend(Frontend):
         x = features
         if mask is not None:
             x = torch.where(mask.predict.unsqueeze(-1), self.mask_token.to(x.dtype), x)
+            if mask.channel_seeds is not None:
+                hidden = channel_masks(x.shape[2], self.mask_settings, mask.channel_seeds)
+                x = x.masked_fill(hidden.to(x.device, non_blocking=True).unsqueeze(1), 0)
         if padding is not None:
             x = x.masked_fill(padding.unsqueeze(-1), 0)
         return Tokens(values=x + self.positions(x, padding), padding=padding)

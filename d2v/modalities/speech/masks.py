@@ -1,11 +1,15 @@
-"""Which stretches of a recording the model must predict."""
+"""Which stretches of a recording the model must predict, and which channels it goes without.
+
+Letters: B batch, T tokens, D width.
+"""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from pydantic import Field
-from torch import Generator
+from torch import Generator, Tensor
 
 from d2v.core.masking import span_mask, trim_to_same_count
 from d2v.settings import Settings
@@ -26,6 +30,12 @@ class MaskSettings(Settings):
     fewest, as published. Masks then depend on how batches are cut over devices. It costs coverage:
     49 % become about 45 % in a batch of 8, and a short recording among long ones drags all down
     (reference P19)."""
+    channel_ratio: float = Field(0.0, ge=0, le=1)
+    """Channels of the projected features in spans over all of them, as if spans never overlapped:
+    they are set to zero over the whole recording. Published for fine-tuning (reference section
+    3.2): 0.1 to 0.5, which hides 8 to 33 % of 768; pre-training: none."""
+    channel_length: int = Field(64, ge=1)
+    """Of such a span, in channels."""
 
     def num_masked(self, num_tokens: int) -> int:
         """About how many tokens are masked, before any are taken out for the same count."""
@@ -50,7 +60,8 @@ def span_masks(
         generators: one a recording, the only source of its randomness.
 
     Returns:
-        predict (B, T) bool for T the largest count, never True behind a recording's end.
+        predict (B, T) bool for T the largest count, never True behind a recording's end; seeds of
+        spans of channels where they are asked for.
     """
     rows = [
         span_mask(
@@ -67,4 +78,41 @@ def span_masks(
     predict = torch.zeros(len(rows), max(counts), dtype=torch.bool)
     for line, row in zip(predict, rows, strict=True):
         line[: len(row)] = row
-    return Mask.of(predict)
+    return replace(Mask.of(predict), channel_seeds=_channel_seeds(settings, generators))
+
+
+def channel_masks(num_channels: int, settings: MaskSettings, seeds: Sequence[int]) -> Tensor:
+    """Which channels each recording goes without.
+
+    Args:
+        num_channels: D.
+        settings: how much, in what stretches.
+        seeds: one a recording.
+
+    Returns:
+        (B, D) bool on the CPU, True where a channel is hidden; rows may have none.
+
+    Source: reference section 3.2: spans as over time, at least 0 of them.
+    """
+    generators = [Generator().manual_seed(seed) for seed in seeds]
+    rows = [
+        span_mask(
+            num_channels,
+            ratio=settings.channel_ratio,
+            length=settings.channel_length,
+            min_spans=0,
+            generator=generator,
+        )
+        for generator in generators
+    ]
+    if settings.same_count:
+        trim_to_same_count(rows, generators)
+    return torch.stack(rows)
+
+
+def _channel_seeds(
+    settings: MaskSettings, generators: Sequence[Generator]
+) -> tuple[int, ...] | None:
+    if settings.channel_ratio == 0:
+        return None
+    return tuple(int(torch.randint(2**63 - 1, (), generator=one)) for one in generators)
