@@ -4,6 +4,7 @@ Pictures are (C, height, width) uint8 tensors. The pixel work is torchvision's.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +13,12 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from d2v.modalities.vision.policies import auto_augment, check_policy
 from d2v.settings import Settings
+
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_RATIO = (0.3, 1 / 0.3)
+"""Least and most: share of the picture; height / width (timm's defaults)."""
 
 
 class AugmentSettings(Settings):
@@ -30,6 +36,11 @@ class AugmentSettings(Settings):
     """Probability of a horizontal flip."""
     color_jitter: tuple[float, float, float] = (0.4, 0.4, 0.4)
     """Strength of brightness, contrast and saturation changes; 0 for none."""
+    auto_augment: str | None = None
+    """A policy as timm writes it, in place of `color_jitter` (published fine-tuning:
+    rand-m9-mstd0.5-inc1, reference section 3.1); null for none."""
+    erasing: float = Field(0.0, ge=0, le=1)
+    """Probability that a rectangle is replaced by noise (published fine-tuning: 0.25)."""
     evaluation_scale: float = Field(1.0, gt=0, le=1)
     """Without randomness: side of the middle crop over the shorter side (ImageNet: 0.875)."""
 
@@ -45,21 +56,47 @@ class AugmentSettings(Settings):
             raise ValueError("crop_scale is a share of the picture: at most 1")
         if min(self.color_jitter) < 0:
             raise ValueError("color_jitter must not be negative")
+        if self.auto_augment is not None:
+            check_policy(self.auto_augment)
+            if any(self.color_jitter):
+                raise ValueError(
+                    "color_jitter does nothing beside auto_augment: set color_jitter to [0, 0, 0]"
+                )
         return self
 
 
-def augment(image: Tensor, size: int, settings: AugmentSettings, generator: Generator) -> Tensor:
-    """Colour jitter, flip, crop, in the published order. (C, h, w) uint8 -> (C, size, size)."""
+def augment(
+    image: Tensor,
+    size: int,
+    settings: AugmentSettings,
+    generator: Generator,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.5,),
+) -> Tensor:
+    """Colour jitter, flip, crop, in the published order; then policy and erasing.
+
+    timm crops before it flips: both orders give the same pictures equally often.
+
+    Args:
+        image: (C, h, w) uint8, any size.
+        size: side of the result, in pixels.
+        settings: what is changed.
+        generator: decides everything.
+        mean: of the pixels in 0..1, a value a channel or one for all: the colour of what a policy
+            uncovers, and the middle of the noise that erases.
+        std: of the pixels likewise: the spread of that noise.
+
+    Returns:
+        (C, size, size) uint8.
+    """
     image = _jitter(image, settings.color_jitter, generator)
     if settings.hflip and _uniform(generator) < settings.hflip:
         image = F.horizontal_flip(image)
-    if settings.crop == "resized":
-        return _resized_crop(image, size, settings, generator)
-    image = middle(image, size, 1.0)
-    if settings.crop == "padded" and settings.padding:
-        image = F.pad(image, [settings.padding] * 4)
-        top, left = torch.randint(2 * settings.padding + 1, (2,), generator=generator).tolist()
-        image = image[:, top : top + size, left : left + size]
+    image = _crop(image, size, settings, generator)
+    if settings.auto_augment is not None:
+        image = auto_augment(image, settings.auto_augment, mean, generator)
+    if settings.erasing and _uniform(generator) < settings.erasing:
+        image = _erased(image, mean, std, generator)
     return image
 
 
@@ -77,6 +114,17 @@ def middle(image: Tensor, size: int, scale: float) -> Tensor:
     side = max(1, round(min(height, width) * scale))
     top, left = (height - side) // 2, (width - side) // 2
     return _resize(image[:, top : top + side, left : left + side], size)
+
+
+def _crop(image: Tensor, size: int, settings: AugmentSettings, generator: Generator) -> Tensor:
+    if settings.crop == "resized":
+        return _resized_crop(image, size, settings, generator)
+    image = middle(image, size, 1.0)
+    if settings.crop == "padded" and settings.padding:
+        image = F.pad(image, [settings.padding] * 4)
+        top, left = torch.randint(2 * settings.padding + 1, (2,), generator=generator).tolist()
+        image = image[:, top : top + size, left : left + size]
+    return image
 
 
 def _resized_crop(
@@ -109,6 +157,30 @@ def _jitter(image: Tensor, strengths: tuple[float, float, float], generator: Gen
         if strength and not (which == 2 and image.shape[0] == 1):
             factor = max(0.0, 1 + strength * (2 * _uniform(generator) - 1))
             image = changes[which](image, factor)
+    return image
+
+
+def _erased(
+    image: Tensor, mean: Sequence[float], std: Sequence[float], generator: Generator
+) -> Tensor:
+    """Noise in one rectangle, up to ten tries for one that fits (timm, mode pixel, count 1).
+
+    timm erases after normalisation, with N(0, 1): here, before it, that is N(mean, std), clipped
+    to the 8 bits of a pixel.
+    """
+    channels, height, width = image.shape
+    low, high = (math.log(ratio) for ratio in _ERASED_RATIO)
+    for u_area, u_ratio, u_top, u_left in torch.rand(10, 4, generator=generator).tolist():
+        share = _ERASED_AREA[0] + (_ERASED_AREA[1] - _ERASED_AREA[0]) * u_area
+        area, ratio = share * height * width, math.exp(low + (high - low) * u_ratio)
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < height and w < width:
+            noise = torch.randn(channels, h, w, generator=generator)
+            noise = noise * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+            top, left = int(u_top * (height - h + 1)), int(u_left * (width - w + 1))
+            image = image.clone()
+            image[:, top : top + h, left : left + w] = (noise * 255).round().clamp(0, 255).byte()
+            return image
     return image
 
 

@@ -19,12 +19,13 @@ from d2v.modalities.base import (
     SourceSettings,
     Summarised,
 )
+from d2v.modalities.inputs import input_items
 from d2v.modalities.vision.augment import AugmentSettings, augment, middle
 from d2v.modalities.vision.decode import read_picture
 from d2v.modalities.vision.frontend import FrontendSettings, VisionFrontend
 from d2v.modalities.vision.masks import MaskSettings, patch_masks
 from d2v.modalities.vision.pictures import draw_masks
-from d2v.modalities.vision.source import read_source
+from d2v.modalities.vision.source import PICTURES, read_source
 from d2v.modalities.vision.store import StoreSettings, encode_image
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
@@ -84,6 +85,10 @@ class Vision(Modality):
         """Pictures are counted."""
         return LengthUnit(name="pictures", size=1)
 
+    @property
+    def seconds_per_token(self) -> None:
+        """Patches lie in no time."""
+
     def learn(self, items: Callable[[], Iterable[SourceItem]], folder: Path) -> None:
         """Nothing: a picture is stored without knowledge of the others."""
 
@@ -107,6 +112,12 @@ class Vision(Modality):
         """Folder trees, flat folders, tables, built-in digits."""
         return read_source(source)
 
+    def read_inputs(
+        self, inputs: Sequence[Path | bytes], source: SourceSettings
+    ) -> Iterator[SourceItem]:
+        """One picture a file."""
+        return input_items(inputs, PICTURES)
+
     def encode(self, item: SourceItem) -> list[StoredSample]:
         """A JPEG, PNG or WebP that needs no further conversion."""
         return [StoredSample(members=encode_image(item, self.settings.store))]
@@ -121,7 +132,14 @@ class Vision(Modality):
         )
         if generator is None:
             return middle(image, frontend.image_size, changes.evaluation_scale)
-        return augment(image, frontend.image_size, changes, generator)
+        return augment(
+            image,
+            frontend.image_size,
+            changes,
+            generator,
+            mean=frontend.pixel_mean,
+            std=frontend.pixel_std,
+        )
 
     def collate(self, examples: Sequence[Tensor]) -> Batch:
         """(B, C, S, S) uint8; nothing is padded."""
