@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
 
 import typer
 
@@ -79,24 +80,29 @@ def complain(message: str, *, label: str = "Error") -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def show(report: Report) -> None:
-    """Print a report to stdout: a framed table on a terminal, plain aligned columns in a pipe."""
+def show(report: Report, file: TextIO | None = None) -> None:
+    """Print a report: a framed table on a terminal, plain aligned columns in a pipe or file.
+
+    Args:
+        report: what a command answered.
+        file: to print to; None for standard output.
+    """
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, file=file)
     whole = not console.is_terminal
     if report.headline:
         console.print(Text(_printable(report.headline), style="bold"), soft_wrap=whole)
     if report.text:
         console.print(Text(_printable(report.text)), soft_wrap=True)
     if report.columns:
-        _print_table(report, plain=whole)
+        _print_table(report, plain=whole, file=file)
     for remark in report.remarks:
         console.print(Text(_printable(remark)), soft_wrap=whole)
 
 
-def _print_table(report: Report, *, plain: bool) -> None:
+def _print_table(report: Report, *, plain: bool, file: TextIO | None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -110,7 +116,7 @@ def _print_table(report: Report, *, plain: bool) -> None:
         style = "bold" if number == report.highlight else None
         cells = [Text(_printable(cell)) for cell in row]  # Text: a cell may contain [brackets]
         table.add_row(*cells, style=style)
-    console = Console(highlight=False, width=100_000) if plain else Console(highlight=False)
+    console = Console(highlight=False, width=100_000 if plain else None, file=file)
     console.print(table, soft_wrap=plain)
 
 

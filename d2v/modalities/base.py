@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import model_validator
 from torch import Generator, Tensor
 
 from d2v.core.encoder import EncoderSettings
@@ -31,6 +32,8 @@ class SourceSettings(Settings):
     label_from: Literal["source", "speaker"] = "source"
     """What a label is. source: what folders or the label column say; speaker: who speaks, and then
     speakers need not stay in one split."""
+    label_kind: Literal["class", "number"] = "class"
+    """What a label means. class: the name of one; number: a value, which a task can predict."""
     label_column: str = "label"
     """Column of a table with the labels; a table may do without."""
     split_column: str = "split"
@@ -47,12 +50,21 @@ class SourceSettings(Settings):
     """Column of a table, or field of a JSON line, with the text."""
     pair_column: str | None = None
     """Column or field with the second text of a pair."""
+    whole_texts: bool = False
+    """Whether each text is one sample, cut where it is too long; false: only what has a label or a
+    second text, and others are documents, which may give several."""
     documents: Literal["file", "blank_line"] = "file"
     """What one document is in a plain text file: the file, or all up to the next blank line."""
     header: bool = True
     """Whether a table names its columns; false: columns are called 0, 1, 2, ..."""
     quoting: bool = True
     """Whether a table quotes fields; false: a quotation mark is a character like any other."""
+
+    @model_validator(mode="after")
+    def _check_label(self) -> SourceSettings:
+        if self.label_kind == "number" and self.label_from == "speaker":
+            raise ValueError("label_kind number and label_from speaker exclude each other")
+        return self
 
     def refuse_unread(self, read: Collection[str], noun: str) -> None:
         """Refuse what would be set in vain.
@@ -86,9 +98,31 @@ class Modality(ABC):
     def length_unit(self) -> LengthUnit:
         """What a sample's length is told in to people."""
 
+    @property
+    @abstractmethod
+    def seconds_per_token(self) -> float | None:
+        """From the beginning of one token to that of the next; None where tokens lie in no time."""
+
     @abstractmethod
     def read_source(self, source: SourceSettings) -> Iterator[SourceItem]:
         """Raw samples in a fixed order. Raises UsageError where the source makes no sense."""
+
+    @abstractmethod
+    def read_inputs(
+        self, inputs: Sequence[Path | bytes], source: SourceSettings
+    ) -> Iterator[SourceItem]:
+        """Raw samples that a trained model is applied to, in the order of the inputs, unlabelled.
+
+        What cannot be used comes as an item with its problem.
+
+        Args:
+            inputs: files and folders; bytes are what came through standard input.
+            source: how the model's training data were read.
+
+        Raises:
+            UsageError: an input is not there, or a folder holds nothing to read; before the first
+                item.
+        """
 
     @abstractmethod
     def learn(self, items: Callable[[], Iterable[SourceItem]], folder: Path) -> None:

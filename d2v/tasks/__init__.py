@@ -1,6 +1,8 @@
 """The downstream tasks: one file each, listed in one table."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -22,4 +24,35 @@ TASKS: dict[str, type[Classify] | type[Regress] | type[Ctc]] = {
 }
 """name -> class."""
 
-__all__ = ["TASKS", "Answer", "Outputs", "Task", "TaskModel", "TaskReader", "TaskSettings"]
+
+def build_task(settings: TaskSettings, about: Mapping[str, Any]) -> Task:
+    """The task that once answered `Task.about` so. Raises KeyError where that says too little."""
+    if isinstance(settings, ClassifySettings):
+        return Classify(settings, tuple(map(str, about["classes"])))
+    if isinstance(settings, CtcSettings):
+        return Ctc(settings, tuple(map(str, about["symbols"])))
+    return Regress(settings)
+
+
+def best_reading(task: Task, folder: Path) -> Task:
+    """The task that reads outputs with what `Task.fit_readings` left in a folder."""
+    return task.with_language_model(folder) if isinstance(task, Ctc) else task
+
+
+__all__ = [
+    "TASKS",
+    "Answer",
+    "Classify",
+    "ClassifySettings",
+    "Ctc",
+    "CtcSettings",
+    "Outputs",
+    "Regress",
+    "RegressSettings",
+    "Task",
+    "TaskModel",
+    "TaskReader",
+    "TaskSettings",
+    "best_reading",
+    "build_task",
+]

@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -67,7 +68,7 @@ def plain_documents(
     if is_small and not blank_lines:
         yield SourceItem(name=file.name, path=file.path, split=file.split)
     else:
-        yield from _streamed(file, items)
+        yield from streamed(file, items)
 
 
 def json_documents(
@@ -81,22 +82,40 @@ def json_documents(
         max_bytes: longest line.
     """
 
-    def items(stream: BinaryIO) -> Iterator[SourceItem]:
-        offset = 0
-        for number, (line, num_bytes) in enumerate(short_lines(stream, max_bytes), 1):
-            begin, offset = offset, offset + num_bytes
-            try:
-                if line is None:
-                    raise BadSampleError(f"a line of more than {max_bytes:,} bytes")
-                if line.strip():
-                    yield as_item(_json_value(line, begin), number)
-            except BadSampleError as error:
-                yield file.problem(str(error), f":{number}")
+    def from_line(line: str, number: int) -> SourceItem:
+        return as_item(_json_value(line), number)
 
-    yield from _streamed(file, items)
+    yield from streamed(file, partial(line_items, file, from_line, max_bytes=max_bytes))
 
 
-def _streamed(
+def line_items(
+    file: TextFile,
+    as_item: Callable[[str, int], SourceItem],
+    stream: BinaryIO,
+    *,
+    max_bytes: int = MAX_LINE,
+) -> Iterator[SourceItem]:
+    """One item a line of UTF-8; blank lines are passed over.
+
+    Args:
+        file: names the items.
+        as_item: a line with its end and its number, from 1 -> item; raises BadSampleError.
+        stream: the file's content, at its beginning.
+        max_bytes: longest line.
+    """
+    offset = 0
+    for number, (line, num_bytes) in enumerate(short_lines(stream, max_bytes), 1):
+        begin, offset = offset, offset + num_bytes
+        try:
+            if line is None:
+                raise BadSampleError(f"a line of more than {max_bytes:,} bytes")
+            if line.strip():
+                yield as_item(decoded(line, begin), number)
+        except BadSampleError as error:
+            yield file.problem(str(error), f":{number}")
+
+
+def streamed(
     file: TextFile, items: Callable[[BinaryIO], Iterator[SourceItem]]
 ) -> Iterator[SourceItem]:
     """The items of a file; one more, with the reason, where it cannot be read to its end."""
@@ -130,8 +149,8 @@ def _part_item(file: TextFile, part: Part, name: str) -> SourceItem:
     )
 
 
-def _json_value(line: bytes, offset: int) -> object:
+def _json_value(line: str) -> object:
     try:
-        return cast("object", json.loads(decoded(line, offset)))
+        return cast("object", json.loads(line))
     except (ValueError, RecursionError) as error:
         raise BadSampleError(f"not JSON: {error}") from None

@@ -22,6 +22,7 @@ from d2v.modalities.base import (
 from d2v.modalities.text.baseline import tf_idf
 from d2v.modalities.text.fit import check_data
 from d2v.modalities.text.frontend import FrontendSettings, TextFrontend
+from d2v.modalities.text.inputs import read_inputs
 from d2v.modalities.text.learn import learn_tokenizer
 from d2v.modalities.text.masks import MaskSettings, token_masks
 from d2v.modalities.text.pictures import draw_masks
@@ -82,9 +83,19 @@ class Text(Modality):
         """Lengths are stored and told in tokens."""
         return LengthUnit(name="tokens", size=1, at_once=_TOKENS_AT_ONCE)
 
+    @property
+    def seconds_per_token(self) -> None:
+        """Tokens of a text lie in no time."""
+
     def read_source(self, source: SourceSettings) -> Iterator[SourceItem]:
         """Plain files, JSON lines, tables, folders of these, built-in documentation."""
         return read_source(source)
+
+    def read_inputs(
+        self, inputs: Sequence[Path | bytes], source: SourceSettings
+    ) -> Iterator[SourceItem]:
+        """Lines of files; rows of tables and JSON lines with the columns of the training data."""
+        return read_inputs(inputs, source)
 
     def learn(self, items: Callable[[], Iterable[SourceItem]], folder: Path) -> None:
         """The tokenizer: trained, or copied from where the settings say."""

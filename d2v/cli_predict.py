@@ -1,0 +1,96 @@
+"""The command line's part for `d2v predict`: it takes a model instead of a recipe."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from d2v.errors import UsageError
+from d2v.parameters import Quiet, Verbose
+from d2v.terminal import explained_errors, show
+
+_STDIN = "-"
+
+
+def predict(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run directory that was fine-tuned, or a model folder.",
+            show_default=False,
+        ),
+    ],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, folders, or - for standard input. Of text, each line is one input; the "
+            "two texts of a pair stand in one line with a tab between.",
+            show_default=False,
+        ),
+    ],
+    format: Annotated[
+        Literal["table", "jsonl"] | None,
+        typer.Option(
+            help="A table, or JSON lines; without it a table on a terminal.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write there instead of the screen.", show_default=False),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Name the N likeliest classes; without it 5 in a table, all in JSON lines.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Inputs at once.")] = 16,
+    no_lm: Annotated[
+        bool, typer.Option("--no-lm", help="Decode speech without the language model.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Apply a fine-tuned model to files, folders or standard input."""
+    with explained_errors(verbose):
+        if quiet and verbose:
+            raise UsageError("--quiet and --verbose exclude each other", remedy="Drop one of them")
+        on_terminal = output is None and sys.stdout.isatty()
+        from d2v.commands import predict as command
+
+        request = command.Request(
+            run=run,
+            inputs=_given(inputs),
+            format=format or ("table" if on_terminal else "jsonl"),
+            top=top,
+            batch_size=batch_size,
+            with_readings=not no_lm,
+            verbosity=verbose - quiet,
+        )
+        with command.opened(output, sys.stdout) as file:
+            outcome = command.run(request, file)
+            if outcome.report is not None:
+                show(outcome.report, file)
+        outcome.raise_if_bad()
+
+
+def _given(inputs: list[str]) -> tuple[Path | bytes, ...]:
+    """Paths, and the bytes of standard input where `-` stands for it.
+
+    Raises:
+        UsageError: it is asked for twice, or there is nothing in it.
+    """
+    if inputs.count(_STDIN) > 1:
+        raise UsageError("- is named twice, and standard input can be read once")
+    content = sys.stdin.buffer.read() if _STDIN in inputs else b""
+    if _STDIN in inputs and not content:
+        raise UsageError(
+            "Standard input is empty", expected="a file or lines of text piped into the command"
+        )
+    return tuple(content if name == _STDIN else Path(name) for name in inputs)
