@@ -116,11 +116,12 @@ def alignment(reference: str, hypothesis: str) -> str:
 
 def _columns(reference: list[str], hypothesis: list[str]) -> Iterator[tuple[str, str, str]]:
     """Mark, word of the reference and of the hypothesis, "" for none; left to right."""
-    for tag, first, last, start, stop in Levenshtein.opcodes(*_as_ids(reference, hypothesis)):
-        for place in range(max(last - first, stop - start)):
-            true = reference[first + place] if tag != "insert" else ""
-            said = hypothesis[start + place] if tag != "delete" else ""
-            yield _MARKS[tag], true, said
+    for run in Levenshtein.opcodes(*_as_ids(reference, hypothesis)):
+        length = max(run.src_end - run.src_start, run.dest_end - run.dest_start)
+        for place in range(length):
+            true = reference[run.src_start + place] if run.tag != "insert" else ""
+            said = hypothesis[run.dest_start + place] if run.tag != "delete" else ""
+            yield _MARKS[run.tag], true, said
 
 
 def _errors(reference: list[str], hypothesis: list[str]) -> Errors:

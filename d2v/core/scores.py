@@ -171,14 +171,15 @@ def _mean_ranks(x: Tensor) -> Tensor:
     """(N,) float64 ranks, 1..N."""
     _, place, counts = x.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()  # rank of the last of each group of equal numbers
-    return (last - (counts.double() - 1) / 2)[place]
+    ranks: Tensor = last - (counts.double() - 1) / 2
+    return ranks.index_select(0, place)
 
 
 def _direction(x: Tensor) -> Tensor:
     """(N,) without its mean, of length 1; divided by its largest first, so that no square is 0."""
     centred = x - x.mean()
     centred = centred / centred.abs().max()
-    return centred / centred.norm()
+    return centred / centred.square().sum().sqrt()
 
 
 def _check_pairs(predicted: Tensor, truth: Tensor) -> None:
