@@ -71,14 +71,24 @@ def load_encoder(
         D2VError: the checkpoint is damaged.
     """
     checkpoint = fitting_checkpoint(recipe, path)
-    tensors = checkpoint.tensors["model"]
     frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
     encoder = Encoder(recipe.encoder)
+    load_network(checkpoint, frontend, encoder, network)
+    return frozen(frontend, encoder, recipe, checkpoint.digest)
+
+
+def load_network(
+    checkpoint: Checkpoint,
+    frontend: Frontend,
+    encoder: Encoder,
+    network: Literal["student", "teacher"] = "student",
+) -> None:
+    """Put the weights of a checkpoint's student or teacher into modules of its architecture."""
+    tensors = checkpoint.tensors["model"]
     prefix = "teacher." if network == "teacher" else ""
     encoder.load_state_dict(_part(tensors, f"{prefix}encoder."))
     own_frontend = _part(tensors, f"{prefix}frontend.")
     frontend.load_state_dict(own_frontend or _part(tensors, "frontend."))
-    return frozen(frontend, encoder, recipe, checkpoint.digest)
 
 
 def start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
@@ -87,9 +97,7 @@ def start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
     Raises:
         UsageError: no checkpoint there, or one of another architecture.
     """
-    tensors = fitting_checkpoint(recipe, path).tensors["model"]
-    model.frontend.load_state_dict(_part(tensors, "frontend."))
-    model.encoder.load_state_dict(_part(tensors, "encoder."))
+    load_network(fitting_checkpoint(recipe, path), model.frontend, model.encoder)
     model.copy_student_to_teacher()
 
 

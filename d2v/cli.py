@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from d2v import __version__
+from d2v.cli_predict import predict
 from d2v.errors import UsageError
 from d2v.parameters import (
     Check,
     DryRun,
     Fresh,
+    From,
     Nproc,
     Out,
     Overrides,
@@ -69,6 +71,7 @@ def prepare(
     recipe: RecipeName,
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    start: From = None,
     check: Check = False,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
@@ -78,7 +81,7 @@ def prepare(
 ) -> None:
     """Turn raw data into shards."""
     with explained_errors(verbose):
-        loaded = _load(recipe, overrides, print_config)
+        loaded = _load(recipe, overrides, print_config, start)
         options = _options(out, dry_run, fresh, quiet, verbose, check=check)
         from d2v.commands import prepare as command
 
@@ -134,12 +137,49 @@ def probe(
 
 
 @app.command(
+    epilog=_examples(
+        "d2v finetune vision/digits",
+        "d2v finetune text/glue/cola data.finetune.source=CoLA --from runs/text/books-wiki-base",
+        "d2v finetune my.yaml 'finetune.init=[pretrained,scratch]' 'finetune.seeds=[0,1,2]'",
+    )
+)
+def finetune(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    out: Out = Path("runs"),
+    start: From = None,
+    nproc: Nproc = 1,
+    dry_run: DryRun = False,
+    print_config: PrintConfig = False,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a pre-trained encoder on labels, and score it."""
+    with explained_errors(verbose):
+        options = _options(out, dry_run, fresh, quiet, verbose, nproc=nproc)
+        loaded = _load(recipe, overrides, print_config, start)
+        _launch(options)
+        from d2v.commands import finetune as command
+
+        _show(command.run(loaded, options))
+
+
+app.command(
+    epilog=_examples(
+        "d2v predict runs/vision/digits photos/", "echo A fine film. | d2v predict runs/text/sst2 -"
+    )
+)(predict)
+
+
+@app.command(
     epilog=_examples("d2v run vision/digits", "d2v run my.yaml --stages prepare,probe --dry-run")
 )
 def run(
     recipe: RecipeName,
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    start: From = None,
     stages: Stages = "",
     nproc: Nproc = 1,
     dry_run: DryRun = False,
@@ -151,7 +191,7 @@ def run(
     """Do all stages that the recipe has, in order; finished ones are skipped."""
     with explained_errors(verbose):
         chosen = chosen_stages(stages)
-        loaded = _load(recipe, overrides, print_config)
+        loaded = _load(recipe, overrides, print_config, start)
         options = _options(out, dry_run, fresh, quiet, verbose, nproc=nproc, stages=chosen)
         from d2v.commands import run as command
 
@@ -192,13 +232,20 @@ def main() -> None:
     app(prog_name="d2v")
 
 
-def _load(recipe: str, overrides: list[str] | None, print_config: bool) -> "Loaded[Recipe]":
+def _load(
+    recipe: str, overrides: list[str] | None, print_config: bool, start: Path | None = None
+) -> "Loaded[Recipe]":
     from d2v.config import as_yaml, find_recipe, load_recipe
 
     find_recipe(recipe)  # a misspelt name is answered before torch is loaded
     from d2v.recipe import Recipe
 
-    loaded = load_recipe(recipe, overrides or [], Recipe)
+    adopted = None
+    if start is not None:
+        from d2v.architecture import architecture_of
+
+        adopted = architecture_of(start)
+    loaded = load_recipe(recipe, overrides or [], Recipe, adopted)
     if print_config:
         typer.echo(as_yaml(loaded, with_origins=True), nl=False)
         raise typer.Exit

@@ -7,7 +7,7 @@ import typer
 
 from d2v.errors import UsageError
 
-STAGES = ("prepare", "pretrain", "probe")
+STAGES = ("prepare", "pretrain", "probe", "finetune")
 """In the order in which a run does them."""
 
 
@@ -53,6 +53,14 @@ Overrides = Annotated[
         metavar="KEY=VALUE",
         help="Settings to change, e.g. objective.top_k=6; GROUP=OPTION picks a file of conf/.",
         show_default=False,
+    ),
+]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Fine-tune the encoder of this run or checkpoint; its architecture is taken over.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the run directories go.")]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -18,6 +18,9 @@ from d2v.tasks import TaskSettings
 
 Stage = Literal["pretrain", "probe", "finetune"]
 """Stages that read data."""
+
+TESTS = "tests-"
+"""What the names of further test sets begin with among the prepared ones."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 
@@ -51,10 +54,18 @@ class DataSettings(DataSet):
     mean_train_length: float | None = Field(None, gt=0)
     """Likewise: a training sample's mean length, in the modality's unit (seconds, tokens)."""
 
+    @field_validator("tests")
+    @classmethod
+    def _are_folder_names(cls, tests: dict[str, DataSet]) -> dict[str, DataSet]:
+        if wrong := [name for name in tests if not re.fullmatch("[A-Za-z0-9_-]+", name)]:
+            raise ValueError(f"{wrong[0]!r} cannot name a test set: letters, digits, _ and - do")
+        return tests
+
 
 class PretrainSettings(TrainSettings):
     """The pretrain section."""
 
+    section: ClassVar[str] = "pretrain"
     checkpoint: Path | None = None
     """For later stages: use this checkpoint or run directory instead of the run's own."""
     init_from: Path | None = None
@@ -80,6 +91,7 @@ class FinetuneSettings(TrainSettings):
     at the end, with that one alone.
     """
 
+    section: ClassVar[str] = "finetune"
     task: TaskSettings
     """What is learned; `name` tells which task."""
     checkpoint: Path | None = None
@@ -185,7 +197,7 @@ class Recipe(Settings):
         stages: tuple[Stage, ...] = ("pretrain", "probe", "finetune")
         sets = dict(self.data_set(stage) for stage in stages if getattr(self, stage) is not None)
         if self.finetune is not None:
-            sets |= {f"tests-{name}": data for name, data in self.data.tests.items()}
+            sets |= {f"{TESTS}{name}": data for name, data in self.data.tests.items()}
         return sets
 
 
@@ -193,11 +205,11 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     """Values with changes on top, section by section; another `kind` replaces its section."""
     merged = dict(values)
     for key, change in changes.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(change, Mapping)
-        if both and change.get("kind", old.get("kind")) == old.get("kind"):
-            change = _merged(old, change)
-        merged[key] = change
+        old, new = merged.get(key), change
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            same_kind = new.get("kind", old.get("kind")) == old.get("kind")
+            new = _merged(old, new) if same_kind else new
+        merged[key] = new
     return merged
 
 

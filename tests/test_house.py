@@ -20,23 +20,28 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("core", "config"),
     ("data2vec", "modalities", "data", "tasks", "engine"),
     ("recipe",),
-    ("build",),
+    ("build", "architecture", "model_folder"),
     ("extract",),
     ("commands",),
     ("cli",),
 )
 """From the ground up. Rooms on one floor do not know each other."""
 
-SAME_ROOM = {"parameters": "cli", "terminal": "cli", "__main__": "cli"}
+SAME_ROOM = {"parameters": "cli", "terminal": "cli", "__main__": "cli", "cli_predict": "cli"}
 """Files that share the command line's room."""
 
 OPTIONS = {"--out", "--dry-run", "--print-config", "--fresh", "--quiet", "-q", "--verbose", "-v"}
 SURFACE = {
     "d2v": {"--version", "--install-completion", "--show-completion"},
-    "d2v prepare": {"recipe", "overrides", "--check"} | OPTIONS,
+    "d2v prepare": {"recipe", "overrides", "--from", "--check"} | OPTIONS,
     "d2v pretrain": {"recipe", "overrides", "--nproc"} | OPTIONS,
     "d2v probe": {"recipe", "overrides"} | OPTIONS,
-    "d2v run": {"recipe", "overrides", "--nproc", "--stages"} | OPTIONS,
+    "d2v finetune": {"recipe", "overrides", "--from", "--nproc"} | OPTIONS,
+    "d2v predict": {
+        *("run", "inputs", "--format", "--output", "--top", "--batch-size", "--no-lm"),
+        *("--quiet", "-q", "--verbose", "-v"),
+    },
+    "d2v run": {"recipe", "overrides", "--from", "--nproc", "--stages"} | OPTIONS,
     "d2v recipes": set(),
     "d2v recipes copy": {"name", "dest"},
 }

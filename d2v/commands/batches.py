@@ -60,9 +60,10 @@ def batch_plan(settings: TrainSettings, lengths: Ints, unit: LengthUnit, *, seed
         if longest > batch_length:
             raise UsageError(
                 f"The longest training sample has {longest / unit.size:,g} {unit.name}, and "
-                f"pretrain.batch_length is {settings.batch_length:,g}",
+                f"{settings.section}.batch_length is {settings.batch_length:,g}",
                 expected="room for every sample",
-                remedy="Raise pretrain.batch_length, or crop with pretrain.max_length.",
+                remedy=f"Raise {settings.section}.batch_length, or crop with "
+                f"{settings.section}.max_length.",
             )
         plan = LengthPlan(lengths, batch_length, seed=seed, limit=limit)
     total = float(limit.clipped(lengths).sum()) / unit.size
@@ -88,9 +89,10 @@ def batch_cut(
         if longest > limit:
             raise UsageError(
                 f"The longest training sample has {longest / unit.size:,g} {unit.name}, and "
-                f"pretrain.max_length_per_device is {settings.max_length_per_device:,g}",
+                f"{settings.section}.max_length_per_device is {settings.max_length_per_device:,g}",
                 expected="room for every sample",
-                remedy="Raise pretrain.max_length_per_device, or crop with pretrain.max_length.",
+                remedy=f"Raise {settings.section}.max_length_per_device, or crop with "
+                f"{settings.section}.max_length.",
             )
         while plan.longest_piece(world_size * accumulation) > limit:
             accumulation += 1
@@ -99,8 +101,9 @@ def batch_cut(
             f"The smallest batch has {plan.smallest_batch} samples, to be shared by {world_size} "
             f"device(s) with {accumulation} micro-batch(es) each",
             expected="at least one sample for each micro-batch",
-            remedy="Raise pretrain.batch_length or pretrain.max_length_per_device, lower "
-            "pretrain.max_length, or take fewer devices.",
+            remedy=f"Raise {settings.section}.batch_length or "
+            f"{settings.section}.max_length_per_device, lower "
+            f"{settings.section}.max_length, or take fewer devices.",
         )
     micro = plan.samples_per_step / (world_size * accumulation)
     return BatchCut(micro=micro, accumulation=accumulation)
@@ -179,10 +182,11 @@ def check_max_length(settings: TrainSettings, modality: Modality, encoder: Encod
     num_tokens = modality.plan(encoder, float(_stored(settings.max_length, unit))).num_tokens
     if num_tokens < 2:
         raise UsageError(
-            f"pretrain.max_length is {settings.max_length:g} {unit.name}, and of a sample of that "
-            f"length the model sees {num_tokens} token{'' if num_tokens == 1 else 's'}",
+            f"{settings.section}.max_length is {settings.max_length:g} {unit.name}, and of a "
+            "sample of that length the model sees "
+            f"{num_tokens} token{'' if num_tokens == 1 else 's'}",
             expected="at least two: one to predict, and one to predict it from",
-            remedy="Raise pretrain.max_length.",
+            remedy=f"Raise {settings.section}.max_length.",
         )
 
 
@@ -193,7 +197,8 @@ def _expected_cut(settings: TrainSettings, mean: float | None, world_size: int) 
         return BatchCut.of(settings.batch_size, world_size, settings.max_batch_per_device)
     if mean is None:
         raise UsageError(
-            "pretrain.batch_length is set, and how long the training samples are is unknown",
+            f"{settings.section}.batch_length is set, and how long the training samples are is "
+            "unknown",
             remedy="Run d2v prepare first, or set data.mean_train_length for the dry run.",
         )
     limit = settings.max_length_per_device or math.inf
@@ -226,5 +231,5 @@ def _check_enough(
     raise UsageError(
         f"There are {there}, and one batch takes {wanted}",
         expected="at least one whole batch",
-        remedy=f"Lower pretrain.{setting} or add data.",
+        remedy=f"Lower {settings.section}.{setting} or add data.",
     )

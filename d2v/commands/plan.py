@@ -87,9 +87,10 @@ def horizon_of(settings: TrainSettings, steps_per_epoch: int) -> Horizon:
     warmup = horizon.steps(schedule.warmup)
     if warmup >= total > 0:
         raise UsageError(
-            f"pretrain.optimizer.schedule.warmup is {warmup:,} steps of a run of {total:,}",
+            f"{settings.section}.optimizer.schedule.warmup is {warmup:,} steps of a run of "
+            f"{total:,}",
             expected="a warm-up that ends before the run does",
-            remedy="Shorten it ('5 %' is usual) or lengthen pretrain.steps.",
+            remedy=f"Shorten it ('5 %' is usual) or lengthen {settings.section}.steps.",
         )
     return horizon
 

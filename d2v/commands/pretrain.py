@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from d2v.build import (
     build_data2vec,
     check_samples,
@@ -23,6 +21,7 @@ from d2v.commands.knn import held_out, knn_score
 from d2v.commands.options import Options
 from d2v.commands.plan import pretrain_plan
 from d2v.commands.stage import (
+    agree,
     need,
     open_split,
     shards_folder,
@@ -71,7 +70,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
             if done is None:
                 done = _train_and_report(loaded, options, shards, world, stop, stage)
             else:
-                _agree(world, finished=True)
+                agree(world, finished=True)
             return done
 
 
@@ -160,7 +159,7 @@ def _train(
     loaded: Loaded[Recipe], options: Options, shards: Shards, world: World, stop: StopRequest
 ) -> dict[str, float] | None:
     """Build everything and train; None where another process says that it is finished."""
-    if _agree(world, finished=False):
+    if agree(world, finished=False):
         return None
     recipe, settings = loaded.settings, need(loaded.settings, "pretrain", loaded)
     folder = stage_folder(loaded, options, "pretrain")
@@ -202,13 +201,8 @@ def _show_masks(job: Job, recipe: Recipe, path: Path) -> None:
         assert isinstance(job.data, TrainLoader)
         path.parent.mkdir(exist_ok=True)
         batch, mask = next(job.data.iterate(0, in_this_process=True))
+        assert mask is not None
         build_modality(recipe.modality).show_masks(batch, mask, path)
-
-
-def _agree(world: World, *, finished: bool) -> bool:
-    """Rank 0 tells the others whether there is anything to do."""
-    flag = torch.tensor(float(finished), device=world.device)
-    return bool(world.sum(flag) > 0)
 
 
 def _dry_run(

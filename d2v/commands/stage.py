@@ -30,11 +30,17 @@ _FREE = (
     "data.num_train_samples",
     "data.mean_train_length",
     "prepare.workers",
+    "prepare.subsets",
     "pretrain.log_every",
     "pretrain.checkpoint_every",
     "pretrain.keep_checkpoints",
     "pretrain.checkpoint",
     "pretrain.guards",
+    "finetune.log_every",
+    "finetune.checkpoint_every",
+    "finetune.keep_checkpoints",
+    "finetune.checkpoint",
+    "finetune.guards",
     "probe.batch_size",
     "probe.batch_length",
 )
@@ -43,6 +49,7 @@ _SECTIONS = {
     "prepare": ("name", "seed", "modality.name", "data", "prepare"),
     "pretrain": ("name", "seed", "device", "modality", "encoder", "objective", "pretrain"),
     "probe": ("name", "seed", "device", "modality", "encoder", "probe"),
+    "finetune": ("name", "seed", "device", "modality", "encoder", "finetune"),
 }
 """Which settings decide a stage's result; where data lies does not, its fingerprint does. What of
 the modality decides what preparing writes, its own settings say."""
@@ -165,6 +172,12 @@ def this_world(recipe: Recipe) -> Iterator[World]:
         device=resolve_device(recipe),
     ) as world:
         yield world
+
+
+def agree(world: World, *, finished: bool) -> bool:
+    """Rank 0 tells the others whether there is anything to do."""
+    flag = torch.tensor(float(finished), device=world.device)
+    return bool(world.sum(flag) > 0)
 
 
 def spare_workers(recipe: Recipe) -> int:

@@ -26,7 +26,7 @@ from d2v.engine.loop import train
 from d2v.engine.signals import stop_requests
 from d2v.modalities import build_modality
 from d2v.recipe import PretrainSettings, Recipe
-from d2v.tasks.classify import Classify
+from d2v.tasks import Classify, ClassifySettings, TaskModel, TaskReader
 
 
 def train_supervised(
@@ -41,21 +41,19 @@ def train_supervised(
     place = folder / "supervised"
     place.mkdir(exist_ok=True)
     world = World(device=torch.device(resolve_device(recipe)))  # alone, whatever came before
-    model = Classify(
-        build_modality(recipe.modality).build_frontend(recipe.encoder),
-        Encoder(recipe.encoder),
-        len(splits["train"].classes),
-    )
+    task = Classify(ClassifySettings(name="classify"), tuple(splits["train"].classes))
+    modality = build_modality(recipe.modality)
+    model = task.build(modality.build_frontend(recipe.encoder), Encoder(recipe.encoder))
     model.initialise(generator_for("supervised", recipe.seed))
 
-    def objective(horizon: Horizon, precision: str) -> Classify:
+    def objective(horizon: Horizon, precision: str) -> TaskModel:
         choose_attention(model.encoder, world.device.type, precision)
         return model
 
     with stop_requests() as stop:
         job = training_job(
             recipe, settings, splits["train"], world, stage="train with labels", folder=place,
-            objective=objective, verbosity=options.verbosity,
+            objective=objective, verbosity=options.verbosity, reader=TaskReader(modality, task),
         )  # fmt: skip
         batches = calibration_batches(recipe, splits["train"])
         train(replace(job, begin=lambda: model.frontend.calibrate(batches)), stop)

@@ -12,6 +12,7 @@ from d2v.commands.stage import share_cores, spare_workers
 from d2v.core.schedules import Horizon
 from d2v.data.loader import TrainLoader, read_split
 from d2v.data.order import Share
+from d2v.data.reading import Reader
 from d2v.data.shards import Shards
 from d2v.engine.distributed import World
 from d2v.engine.job import Job, TrainSettings
@@ -37,6 +38,7 @@ def training_job(
     folder: Path,
     objective: BuildObjective,
     verbosity: int,
+    reader: Reader | None = None,
 ) -> Job:
     """Everything about a training but its scores; its cores are shared out here.
 
@@ -49,6 +51,7 @@ def training_job(
         folder: where checkpoints, metrics and unusable samples go.
         objective: builds what is trained.
         verbosity: -1 quiet, 0 normal, 1 verbose.
+        reader: reads the samples in the modality's place, None for the modality itself.
     """
     modality = build_modality(recipe.modality)
     check_max_length(settings, modality, recipe.encoder)
@@ -64,7 +67,7 @@ def training_job(
         objective=objective(horizon, precision),
         data=TrainLoader(
             shards,
-            modality,
+            reader or modality,
             plan,
             Share(accumulation=cut.accumulation, rank=world.rank, world_size=world.size),
             seed=recipe.seed,

@@ -1,8 +1,7 @@
 """Recipe + conf/ + overrides -> one plain dictionary, and where each value came from."""
 
 import difflib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from d2v.config.origins import roots, sources_of, spelled
 from d2v.config.shipped import packaged_folder
 from d2v.errors import UsageError
 
-COMMAND_LINE = "command line"
 DEFAULT = "default"
 
 
@@ -56,12 +55,28 @@ class _Request:
     values: list[Override] = field(default_factory=list)
 
 
-def compose(path: Path, overrides: Sequence[str]) -> Composed:
+@dataclass(frozen=True, kw_only=True)
+class Adopted:
+    """Settings that come from elsewhere: over the recipe's own, below the command line's.
+
+    Args:
+        values: nested dictionaries.
+        origin: who set them, for people.
+        start: the run that they were taken from.
+    """
+
+    values: dict[str, Any]
+    origin: str
+    start: Path
+
+
+def compose(path: Path, overrides: Sequence[str], adopted: Adopted | None = None) -> Composed:
     """Compose a recipe.
 
     Args:
         path: an existing .yaml file.
         overrides: KEY=VALUE, GROUP=OPTION, ~KEY; a leading + or ++ changes nothing.
+        adopted: settings from elsewhere.
 
     Raises:
         UsageError: bad YAML, a missing group or option, a malformed override, a value left open.
@@ -71,7 +86,7 @@ def compose(path: Path, overrides: Sequence[str]) -> Composed:
     try:
         # Leaving the block puts Hydra's global state back as it was, on errors too.
         with initialize_config_dir(str(path.parent), version_base="1.3", job_name="d2v"):
-            return _compose(path, parsed, recipe)
+            return _compose(path, parsed, recipe, adopted)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{spelled(Path(mark.name))}, line {mark.line + 1}" if mark else recipe
@@ -86,24 +101,18 @@ def compose(path: Path, overrides: Sequence[str]) -> Composed:
         raise UsageError(f"{recipe} cannot be read: {error}", remedy=remedy) from error
 
 
-def spelled(path: Path) -> str:
-    """A file as a person knows it: `conf/...`, `recipes/...`, else relative to where they are."""
-    for name in ("conf", "recipes"):
-        root = packaged_folder(name)
-        if path.resolve().is_relative_to(root):
-            return f"{name}/{path.resolve().relative_to(root).as_posix()}"
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
-
-
-def _compose(path: Path, parsed: list[Override], recipe: str) -> Composed:
+def _compose(path: Path, parsed: list[Override], recipe: str, adopted: Adopted | None) -> Composed:
     request = _sorted_request(path, parsed)
     overrides = [_search_path(), *request.choices]
     config = hydra_compose(path.stem, overrides)
     OmegaConf.set_struct(config, False)  # a key may exist only as a default in the code
+    if adopted is not None:
+        _adopt(config, adopted.values)
     for override in request.values:
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-    sources = _sources(path, overrides, request.values)
+    sources = sources_of(
+        path, overrides, request.values, None if adopted is None else (adopted.values, adopted.origin)
+    )
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UsageError(
             f"{recipe} leaves {', '.join(missing)} open (???)",
@@ -112,6 +121,17 @@ def _compose(path: Path, parsed: list[Override], recipe: str) -> Composed:
         )
     values = _text_keys(OmegaConf.to_container(config, resolve=True))
     return Composed(values=values, sources=sources, recipe=recipe)
+
+
+def _adopt(config: DictConfig, values: dict[str, Any]) -> None:
+    """Set values section by section; a section of another `kind` is replaced as a whole."""
+    for key, value in values.items():
+        own = config.get(key)
+        both = isinstance(own, DictConfig) and isinstance(value, dict)
+        if both and own.get("kind", value.get("kind")) == value.get("kind"):
+            _adopt(own, value)
+        else:
+            config[key] = value
 
 
 def _text_keys(value: Any) -> Any:
@@ -164,13 +184,8 @@ def _sorted_request(path: Path, parsed: list[Override]) -> _Request:
     return request
 
 
-def _roots(folder: Path) -> list[Path]:
-    """Where Hydra looks for a file, in this order."""
-    return [folder, packaged_folder("conf"), packaged_folder("recipes")]
-
-
 def _options(folder: Path, group: str) -> list[str]:
-    return sorted({file.stem for root in _roots(folder) for file in root.glob(f"{group}/*.yaml")})
+    return sorted({file.stem for root in roots(folder) for file in root.glob(f"{group}/*.yaml")})
 
 
 def _check_option(override: Override, options: list[str]) -> None:
@@ -198,51 +213,6 @@ def _chosen_groups(path: Path) -> dict[str, Any]:
     loader = hydra.config_loader
     defaults = loader.compute_defaults_list(path.stem, [_search_path()], RunMode.RUN)
     return dict(defaults.overrides.known_choices)
-
-
-def _sources(path: Path, overrides: list[str], values: list[Override]) -> dict[str, str]:
-    """Retrace Hydra's merge: the files in the order of its defaults list, then the command line."""
-    hydra = GlobalHydra.instance().hydra
-    assert hydra is not None
-    sources: dict[str, str] = {}
-    listed = hydra.config_loader.compute_defaults_list(path.stem, overrides, RunMode.RUN).defaults
-    for entry in listed:
-        if entry.config_path is None or entry.config_path.startswith("hydra/"):
-            continue
-        file = _file_of(path.parent, entry.config_path)
-        content = OmegaConf.load(file)
-        assert isinstance(content, DictConfig)
-        if "hydra" in content:
-            raise UsageError(f"{spelled(file)} sets Hydra itself", expected="settings of d2v")
-        package = "" if entry.package in (None, "_global_") else str(entry.package)
-        plain = OmegaConf.to_container(content, resolve=False)
-        assert isinstance(plain, dict)
-        plain.pop("defaults", None)
-        _note(sources, _leaves(plain, package), spelled(file))
-    for override in values:
-        _note(sources, _leaves(override.value(), override.key_or_group), COMMAND_LINE)
-    return sources
-
-
-def _file_of(folder: Path, config_path: str) -> Path:
-    files = [root / f"{config_path}.yaml" for root in _roots(folder)]
-    return next(file for file in files if file.is_file())
-
-
-def _leaves(value: Any, key: str) -> Iterator[str]:
-    """Dotted keys of everything that is not a section; empty sections set nothing."""
-    if not isinstance(value, dict):
-        yield key
-        return
-    for name, part in value.items():
-        yield from _leaves(part, f"{key}.{name}" if key else str(name))
-
-
-def _note(sources: dict[str, str], keys: Iterator[str], origin: str) -> None:
-    for key in keys:
-        for other in [other for other in sources if other.startswith(f"{key}.")]:
-            del sources[other]  # a whole section was replaced by one value
-        sources[key] = origin
 
 
 def _without_search_path(message: str) -> str:

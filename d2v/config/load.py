@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from d2v.config.compose import COMMAND_LINE, Composed, compose
+from d2v.config.compose import Adopted, Composed, compose
 from d2v.config.mistakes import explained
+from d2v.config.origins import COMMAND_LINE
 from d2v.config.schema import wrong_kinds
 from d2v.config.shipped import find_recipe, shipped_name
 from d2v.settings import Settings
@@ -33,6 +34,7 @@ class Loaded(Generic[T]):
         origins: dotted key of every leaf -> "default", the file that set it
             (`conf/encoder/vit-tiny.yaml`), "file name" or "command line".
         overrides: KEY=VALUE as given, for starting the same recipe in another process.
+        start: the run whose architecture was taken over, for the same.
     """
 
     settings: T
@@ -40,21 +42,25 @@ class Loaded(Generic[T]):
     path: Path
     origins: dict[str, str]
     overrides: tuple[str, ...] = ()
+    start: Path | None = None
 
 
-def load_recipe(recipe: str, overrides: Sequence[str], schema: type[T]) -> Loaded[T]:
+def load_recipe(
+    recipe: str, overrides: Sequence[str], schema: type[T], adopted: Adopted | None = None
+) -> Loaded[T]:
     """Find, compose and check a recipe.
 
     Args:
         recipe: path of a .yaml file, or the name of a shipped recipe.
         overrides: KEY=VALUE from the command line; GROUP=OPTION picks a file of `conf/`.
         schema: settings that the whole recipe must fit.
+        adopted: settings from elsewhere, over the recipe's and below the overrides.
 
     Raises:
         UsageError: everything that is wrong with the recipe, in one message.
     """
     path = find_recipe(recipe)
-    composed = compose(path, overrides)
+    composed = compose(path, overrides, adopted)
     file_name = shipped_name(path) or path.stem
     named = _named(composed, file_name) if "name" in schema.model_fields else composed
     settings = _checked(named, schema)
@@ -65,6 +71,7 @@ def load_recipe(recipe: str, overrides: Sequence[str], schema: type[T]) -> Loade
         path=path,
         origins={key: named.origin(key) for key, _ in leaves},
         overrides=tuple(overrides),
+        start=None if adopted is None else adopted.start,
     )
 
 

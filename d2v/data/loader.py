@@ -62,7 +62,7 @@ class TrainLoader:
             raise UsageError(
                 f"{shards.folder} has {len(shards)} samples, and they do not fill one batch",
                 expected="at least one whole batch",
-                remedy="Lower pretrain.batch_size or pretrain.batch_length, or add data.",
+                remedy="Lower batch_size or batch_length, or add data.",
             )
         self.shards, self.plan, self.share, self.seed = shards, plan, share, seed
         self.dataset = Samples(shards, reader, seed)

@@ -82,6 +82,15 @@ class Shards:
         chosen._files = _OpenFiles()
         return chosen
 
+    def relabelled(self, classes: list[str]) -> Shards:
+        """The same samples, their classes numbered as in `classes`; other classes are no label."""
+        changed = copy.copy(self)
+        place = {name: number for number, name in enumerate(classes)}
+        numbers = np.array([*(place.get(name, -1) for name in self.classes), -1], np.int64)
+        changed.classes, changed.labels = classes, numbers[self.labels]
+        changed._files = _OpenFiles()
+        return changed
+
     def having(self, extension: str) -> Ints:
         """Numbers of the samples that have a member with this extension, ascending. (n,) int64."""
         index = self._index

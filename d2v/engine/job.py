@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,9 @@ from d2v.types import Batch, Mask, Objective
 
 class TrainSettings(Settings):
     """Length, batch, optimiser and bookkeeping of one training."""
+
+    section: ClassVar[str] = "training"
+    """What the recipe calls these settings, for messages."""
 
     steps: Duration = "800 epochs"
     """Length of the run: `3000`, `3000 steps` or `800 epochs`."""
@@ -108,7 +111,7 @@ class BatchCut:
             raise UsageError(
                 f"batch_size {batch_size} cannot be divided over {world_size} devices",
                 expected=f"a multiple of {world_size}",
-                remedy="Change pretrain.batch_size or the number of devices.",
+                remedy="Change batch_size or the number of devices.",
             )
         limit = max_per_device or per_device
         parts = math.ceil(per_device / limit)

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from d2v.core.schedules import Horizon
+from d2v.engine.checkpoint import Checkpoint, load_checkpoint, load_latest
 from d2v.engine.job import TrainSettings
+from d2v.errors import D2VError
 
 _SUMS = ("loss_since_log", "gradient_norm_since_log")
 
@@ -71,6 +74,22 @@ class Progress:
     def gave_up(self, patience: int | None) -> bool:
         """Whether so many scores in a row were not better that training ends early."""
         return patience is not None and self.scores_since_best >= patience
+
+
+def load_best(folder: Path) -> Checkpoint:
+    """The checkpoint with a run's best score; its newest where nothing was scored.
+
+    Args:
+        folder: of the checkpoints.
+
+    Raises:
+        D2VError: it is damaged, or there is none.
+    """
+    newest, _ = load_latest(folder)
+    if newest is None:
+        raise D2VError(f"There is no checkpoint in {folder}", remedy="Pass --fresh to start over.")
+    best = newest.state["progress"]["best_checkpoint"]
+    return newest if best is None else load_checkpoint(folder / best)
 
 
 @dataclass(frozen=True)

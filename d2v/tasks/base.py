@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -181,7 +181,7 @@ class Task(ABC):
     Small and picklable: processes that read data carry it along.
     """
 
-    needs_member: str | None = None
+    needs_member: ClassVar[str | None] = None
     """Extension of the member that a labelled sample has; None where a class id is the label."""
 
     @property

@@ -79,7 +79,7 @@ class Regress(Task):
     """One number."""
 
     settings: RegressSettings
-    needs_member: ClassVar[str] = NUMBER
+    needs_member: ClassVar[str | None] = NUMBER
 
     @property
     def main_score(self) -> str:

@@ -1,0 +1,81 @@
+"""What an encoder that was trained elsewhere looks like, for a recipe that goes on with it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from d2v.config import Adopted
+from d2v.errors import UsageError
+from d2v.modalities import ModalitySettings
+
+_OWN = ("dropout", "activation_dropout", "attention_dropout", "drop_path", "layerdrop", "attention")
+"""Settings of the encoder that regularise or compute, and leave its tensors alone."""
+_PREPARING = ("path",)
+"""Settings of the modality's model sections that only say where something lies."""
+
+
+def architecture_of(start: Path) -> Adopted:
+    """The modality's model sections and the encoder's shape out of a run's `config.yaml`.
+
+    Args:
+        start: a run directory, its folder of pre-training, a checkpoint, or a model folder.
+
+    Raises:
+        UsageError: nothing there tells.
+    """
+    path = _config_of(start.expanduser())
+    values = _read(path)
+    modality = values["modality"]
+    adopted = {
+        name: _without(modality[name], _PREPARING)
+        for name in _model_sections(modality["name"])
+        if isinstance(modality.get(name), Mapping)
+    }
+    return Adopted(
+        values={
+            "finetune": {"checkpoint": str(start)},
+            "modality": {"name": modality["name"], **adopted},
+            "encoder": _without(values["encoder"], _OWN),
+        },
+        origin=f"--from {start}",
+        start=start,
+    )
+
+
+def _config_of(start: Path) -> Path:
+    places = [start / "config.yaml", start / "pretrain" / "config.yaml",
+              start.parent.parent / "config.yaml"]  # fmt: skip
+    for path in places:
+        if path.is_file():
+            return path
+    raise UsageError(
+        f"--from {start}: there is no run",
+        expected="a run directory of d2v pretrain, or one of its checkpoints",
+        remedy="Name a folder with pretrain/config.yaml, such as runs/vision/digits.",
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_bytes())
+        assert isinstance(values["modality"]["name"], str)
+        assert isinstance(values["encoder"], dict)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AssertionError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {type(error).__name__}",
+            expected="the resolved settings of a run, as d2v pretrain writes them",
+        ) from error
+    return dict(values)
+
+
+def _model_sections(name: str) -> tuple[str, ...]:
+    for kind in get_args(get_args(ModalitySettings)[0]):
+        if name in get_args(kind.model_fields["name"].annotation):
+            return tuple(kind.model_sections)
+    raise UsageError(f"modality.name {name} is unknown", remedy="Use a newer d2v.")
+
+
+def _without(section: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in names}

@@ -1,0 +1,194 @@
+"""The splits of a fine-tuning and the task that they pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from d2v.build import check_samples, fitting_checkpoint
+from d2v.commands.options import Options
+from d2v.commands.stage import open_split, shards_folder, stage_folder
+from d2v.config import Loaded
+from d2v.data.index import Ints
+from d2v.data.shards import Shards
+from d2v.data.subsets import subset_numbers
+from d2v.engine.checkpoint import Checkpoint
+from d2v.errors import UsageError
+from d2v.recipe import FinetuneSettings, Recipe
+from d2v.tasks import Classify, ClassifySettings, Ctc, Regress, RegressSettings, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskData:
+    """What is learned, from what, and what it is scored on.
+
+    Args:
+        task: what the labels mean.
+        folder: of the set, where its subsets are listed.
+        train: its labelled samples; so are `val` and `test`.
+        val: picks checkpoints and learning rates.
+        test: scored once at the end; None where there is none with labels.
+        tests: further ones, by name.
+        remarks: what a person should know of the data.
+    """
+
+    task: Task
+    folder: Path
+    train: Shards
+    val: Shards
+    test: Shards | None = None
+    tests: dict[str, Shards] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def train_subset(self, name: str) -> Shards:
+        """The labelled training samples of a subset.
+
+        Raises:
+            UsageError: there is no such subset, or it holds no label.
+        """
+        if name == "all":
+            return self.train
+        whole = Shards.open(self.train.folder)
+        chosen = np.intersect1d(subset_numbers(self.folder, name, whole),
+                                labelled(self.task, whole))  # fmt: skip
+        if len(chosen) == 0:
+            raise UsageError(
+                f"Subset {name} of {self.train.folder} holds no labelled sample",
+                remedy="Raise its amount in prepare.subsets, and run d2v prepare again.",
+            )
+        return whole.select(chosen)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What decides the result: split -> fingerprint."""
+        named = {"train": self.train, "val": self.val, "test": self.test, **self.tests}
+        return {name: shards.fingerprint for name, shards in named.items() if shards is not None}
+
+
+def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
+    """Open and check everything that fine-tuning reads.
+
+    Raises:
+        UsageError: no val, no labels, classes that training never sees.
+    """
+    recipe = loaded.settings
+    settings = recipe.finetune
+    assert settings is not None
+    folder = shards_folder(loaded, options, *recipe.data_set("finetune"))
+    if (folder / "train" / "index.json").exists() and not (folder / "val" / "index.json").exists():
+        raise UsageError(
+            f"{folder} has no val split, and fine-tuning chooses its checkpoint on val",
+            expected="train/ and val/ with labels",
+            remedy="Set prepare.val_fraction above 0 (and prepare.split_by=sample where there are "
+            "too few groups to share out), or add val/ to the source; then run d2v prepare with "
+            "--fresh.",
+        )
+    names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
+    splits = {name: open_split(recipe, folder, name) for name in names}
+    task = task_of(settings, splits["train"], folder)
+    for name in settings.subset:
+        if name != "all":
+            subset_numbers(folder, name, splits["train"])
+    tests = {
+        name: open_split(recipe, shards_folder(loaded, options, f"tests-{name}", data), "test")
+        for name, data in recipe.data.tests.items()
+    }
+    remarks = []
+    chosen = {}
+    for name, shards in (splits | tests).items():
+        numbers = labelled(task, shards)
+        chosen[name] = shards.select(numbers)
+        if len(numbers) == 0 and name in ("train", "val"):
+            raise _no_labels(shards, task)
+        if len(numbers) == 0:
+            remarks.append(f"{name} has no labels and is not scored; d2v predict labels it.")
+    if isinstance(task, Classify):
+        _check_classes(chosen)
+        classes = chosen["train"].classes
+        chosen |= {name: chosen[name].relabelled(classes) for name in tests if len(chosen[name])}
+    return TaskData(
+        task=task, folder=folder, train=chosen["train"], val=chosen["val"],
+        test=chosen["test"] if "test" in chosen and len(chosen["test"]) else None,
+        tests={name: chosen[name] for name in tests if len(chosen[name])},
+        remarks=remarks,
+    )  # fmt: skip
+
+
+def task_of(settings: FinetuneSettings, train: Shards, folder: Path) -> Task:
+    """The task that the settings name, on these data."""
+    if isinstance(settings.task, ClassifySettings):
+        return Classify(settings.task, tuple(train.classes))
+    if isinstance(settings.task, RegressSettings):
+        return Regress(settings.task)
+    return Ctc.of_data(settings.task, folder)
+
+
+def labelled(task: Task, shards: Shards) -> Ints:
+    """Places of the samples that the task can learn from or be scored on, ascending."""
+    if task.needs_member is not None:
+        return shards.having(task.needs_member)
+    places: Ints = np.flatnonzero(shards.labels >= 0)
+    return places
+
+
+def start_checkpoint(
+    loaded: Loaded[Recipe], options: Options, recipe: Recipe, data: TaskData
+) -> Checkpoint | None:
+    """Where the encoder comes from; None where every trial starts from scratch.
+
+    Args:
+        loaded: the recipe.
+        options: where its runs lie.
+        recipe: as it is while fine-tuning.
+        data: what the weights are to read.
+
+    Raises:
+        UsageError: there is none, or one of another architecture or of data unlike these.
+    """
+    settings = recipe.finetune
+    assert settings is not None
+    if "pretrained" not in settings.init:
+        return None
+    named = settings.checkpoint
+    if named is None and recipe.pretrain is not None:
+        named = recipe.pretrain.checkpoint
+    checkpoint = fitting_checkpoint(recipe, named or stage_folder(loaded, options, "pretrain"))
+    trained = checkpoint.state.get("about", {})
+    for shards in (data.train, data.val, data.test, *data.tests.values()):
+        if shards is not None:
+            check_samples(recipe, shards, trained, str(checkpoint.path))
+    return checkpoint
+
+
+def _check_classes(splits: dict[str, Shards]) -> None:
+    """At least two, and none that training never sees."""
+    train = splits["train"]
+    known = {train.classes[label] for label in np.unique(train.labels)}
+    if len(known) < 2:
+        raise UsageError(
+            f"{train.folder} has one class only ({', '.join(sorted(known))}): there is nothing to "
+            "tell apart",
+            expected="samples of at least two classes in train",
+        )
+    for name, shards in splits.items():
+        found = {shards.classes[label] for label in np.unique(shards.labels)}
+        if strange := sorted(found - known):
+            more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+            raise UsageError(
+                f"{shards.folder} has classes that train has not: {', '.join(strange[:3])}{more}",
+                expected=f"every class of {name} among those of train",
+                remedy="Mend the labels, or add training samples of these classes; then run d2v "
+                "prepare with --fresh.",
+            )
+
+
+def _no_labels(shards: Shards, task: Task) -> UsageError:
+    what = {None: "class labels", "txt": "transcripts", "number": "numbers as labels"}
+    return UsageError(
+        f"{shards.folder} has no {what[task.needs_member]}",
+        expected="samples with labels in train and val",
+        remedy="Name the column with them (data.label_column, data.transcript_column; "
+        "data.label_kind=number for numbers), or choose another finetune.task.",
+    )

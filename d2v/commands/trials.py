@@ -1,0 +1,186 @@
+"""The trials of a fine-tuning: what is tried, and one of them trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from d2v.build import choose_attention, fitting_checkpoint, load_network, resolve_precision
+from d2v.commands.scoring import Scorer
+from d2v.commands.task_data import TaskData
+from d2v.commands.training import calibration_batches, training_job
+from d2v.core.encoder import Encoder
+from d2v.core.schedules import Horizon
+from d2v.core.seeding import generator_for
+from d2v.data.shards import Shards
+from d2v.engine.distributed import World
+from d2v.engine.loop import train
+from d2v.engine.plots import plot_curves
+from d2v.engine.progress import load_best
+from d2v.engine.signals import StopRequest
+from d2v.engine.tracking import read_metrics
+from d2v.modalities import build_modality
+from d2v.recipe import FinetuneSettings, Recipe
+from d2v.tasks import TaskModel, TaskReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training of a fine-tuning."""
+
+    init: Literal["pretrained", "scratch"]
+    subset: str
+    learning_rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Names its folder."""
+        return f"{self.init}-{self.subset}-lr{self.learning_rate:g}-seed{self.seed}"
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """What is compared: where weights come from, and on how many labels."""
+        return self.init, self.subset
+
+
+def trials_of(recipe: Recipe, settings: FinetuneSettings) -> list[Trial]:
+    """Every combination, in the order of the settings."""
+    rates = settings.learning_rates or (settings.optimizer.learning_rate,)
+    seeds = settings.seeds or (recipe.seed,)
+    return [
+        Trial(init=init, subset=subset, learning_rate=rate, seed=seed)
+        for init, subset, rate, seed in product(settings.init, settings.subset, rates, seeds)
+    ]
+
+
+def kept_cell(settings: FinetuneSettings) -> tuple[str, str]:
+    """The cell whose model is handed on: pre-trained, on all labels, where these are tried."""
+    init = "pretrained" if "pretrained" in settings.init else settings.init[0]
+    return init, "all" if "all" in settings.subset else settings.subset[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Trains trials, one after the other.
+
+    Args:
+        recipe: as it is while fine-tuning.
+        settings: its finetune section.
+        data: splits and task.
+        start: checkpoint of the encoder; None where every trial starts from scratch.
+        world: this process among all.
+        folder: of the trials.
+        stop: set by a signal.
+        verbosity: -1 quiet, 0 normal, 1 verbose.
+    """
+
+    recipe: Recipe
+    settings: FinetuneSettings
+    data: TaskData
+    start: Path | None
+    world: World
+    folder: Path
+    stop: StopRequest
+    verbosity: int
+
+    def train(self, trial: Trial) -> dict[str, float]:
+        """Train, or go on where it stopped; returns the last logged figures."""
+        recipe = self.recipe.model_copy(update={"seed": trial.seed})
+        optimizer = self.settings.optimizer.model_copy(
+            update={"learning_rate": trial.learning_rate}
+        )
+        settings = self.settings.model_copy(update={"optimizer": optimizer})
+        shards = self.data.train_subset(trial.subset)
+        folder = self.folder / trial.name
+        if self.world.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.world.wait()
+
+        def objective(horizon: Horizon, precision: str) -> TaskModel:
+            model = self.fresh_model(trial)
+            choose_attention(model.encoder, self.world.device.type, precision)
+            return model
+
+        job = training_job(
+            recipe, settings, shards, self.world, stage=f"finetune {trial.name}", folder=folder,
+            objective=objective, verbosity=self.verbosity,
+            reader=TaskReader(build_modality(recipe.modality), self.data.task),
+        )  # fmt: skip
+        model = job.objective
+        assert isinstance(model, TaskModel)
+        score = self.scorer().during_training(model, self.data.val, folder, self.world)
+        job = replace(job, evaluate=score)
+        if trial.init == "scratch":
+            job = replace(job, begin=_calibration(model, recipe, shards))
+        try:
+            return train(job, self.stop)
+        finally:
+            rows = read_metrics(folder)
+            if rows and self.world.writes:
+                (folder / "plots").mkdir(exist_ok=True)
+                plot_curves(rows, folder / "plots" / "curves.png", trial.name)
+
+    def fresh_model(self, trial: Trial) -> TaskModel:
+        """The model before its first update."""
+        frontend = build_modality(self.recipe.modality).build_frontend(self.recipe.encoder)
+        model = self.data.task.build(frontend, Encoder(self.recipe.encoder))
+        model.initialise(generator_for("finetune", trial.seed))
+        if trial.init == "pretrained":
+            assert self.start is not None
+            load_network(fitting_checkpoint(self.recipe, self.start), frontend, model.encoder)
+            model.copy_to_average()
+        return model
+
+    def best_model(self, trial: Trial) -> TaskModel:
+        """The model of the trial's best score on val."""
+        model = self.fresh_model(replace(trial, init="scratch"))
+        checkpoint = load_best(self.folder / trial.name / "checkpoints")
+        model.load_state_dict(checkpoint.tensors["model"])
+        return model.to(self.world.device).eval().requires_grad_(False)
+
+    def scorer(self) -> Scorer:
+        """Scores in the precision that training computes in."""
+        precision = resolve_precision(
+            self.settings.precision, self.recipe.encoder, self.world.device.type
+        )
+        return Scorer(
+            modality=build_modality(self.recipe.modality),
+            task=self.data.task,
+            device=self.world.device,
+            precision=precision,
+            max_bad_fraction=self.recipe.data.max_bad_fraction,
+        )
+
+
+def best_rates(
+    trials: Iterable[Trial], val_scores: dict[str, float]
+) -> dict[tuple[str, str], float]:
+    """For each cell the learning rate with the best mean score on val over the seeds.
+
+    Args:
+        trials: all of them.
+        val_scores: trial's name -> best score on val.
+    """
+    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for trial in trials:
+        rates = found.setdefault(trial.cell, {})
+        rates.setdefault(trial.learning_rate, []).append(val_scores[trial.name])
+    return {cell: max(rates, key=lambda rate: _mean(rates[rate])) for cell, rates in found.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _calibration(model: TaskModel, recipe: Recipe, shards: Shards) -> Callable[[], None]:
+    """Figures of the training data for the frontend of a model that starts from scratch."""
+
+    def begin() -> None:
+        model.frontend.calibrate(calibration_batches(recipe, shards))
+        model.copy_to_average()
+
+    return begin
