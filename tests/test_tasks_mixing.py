@@ -125,9 +125,11 @@ def test_mix__is_decided_by_torchs_seed_alone() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     np.random.seed(1)
-    kept = np.random.get_state()[1]
+    kept = np.random.get_state(legacy=False)["state"]["key"]
     assert torch.equal(mixed(7, BOTH, inputs)[0], first)
-    assert np.array_equal(np.random.get_state()[1], kept), "NumPy's global generator is not touched"
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], kept), (
+        "NumPy's global generator is not touched"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -156,7 +158,7 @@ def test_cut_box__and_its_share_equal_timms(height: int, width: int) -> None:
     for seed in range(300):
         share = np.random.default_rng(seed).random()
         np.random.seed(seed)
-        expected, left_over = cutmix_bbox_and_lam((height, width), share)
+        expected, left_over = cutmix_bbox_and_lam((height, width), share)  # type: ignore[no-untyped-call]  # timm
         np.random.seed(seed)  # timm draws the centre so
         centre = int(np.random.randint(height)), int(np.random.randint(width))
         box = cut_box(height, width, share, centre)

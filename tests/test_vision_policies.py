@@ -42,11 +42,15 @@ def test_policy__is_decided_by_the_generator_alone(policy: str, channels: int) -
     torch.manual_seed(1)
     random.seed(1)
     np.random.seed(1)
-    state, kept, kept_numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
+    state, kept, kept_numpy = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(legacy=False)["state"]["key"],
+    )
     outs = [auto_augment(image, policy, mean, seeded(seed)) for seed in range(40)]
     assert torch.equal(torch.get_rng_state(), state)
     assert random.getstate() == kept
-    assert np.array_equal(np.random.get_state()[1], kept_numpy)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], kept_numpy)
     np.random.seed(2)
     random.seed(2)
     again = [auto_augment(image, policy, mean, seeded(seed)) for seed in range(40)]
@@ -65,11 +69,11 @@ def test_policy__puts_global_generators_back_where_it_fails(
         return fail
 
     monkeypatch.setattr("d2v.modalities.vision.policies.rand_augment_transform", broken)
-    kept, kept_numpy = random.getstate(), np.random.get_state()[1]
+    kept, kept_numpy = random.getstate(), np.random.get_state(legacy=False)["state"]["key"]
     with pytest.raises(RuntimeError, match="broken"):
         auto_augment(picture(), RAND, (0.5,), seeded(0))
     assert random.getstate() == kept
-    assert np.array_equal(np.random.get_state()[1], kept_numpy)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], kept_numpy)
 
 
 def test_rand_augment__equals_timms_own_with_the_same_seeds() -> None:
@@ -134,7 +138,7 @@ def erased_places(before: Tensor, after: Tensor) -> tuple[int, int, int, int]:
 def test_erasing__is_one_rectangle_of_timms_sizes() -> None:
     """Against timm's own code: area, shape and place have the same means."""
     image, num = torch.full((3, 24, 36), 7, dtype=torch.uint8), 2000
-    timms = RandomErasing(1.0, mode="pixel", device="cpu")
+    timms = RandomErasing(1.0, mode="pixel", device="cpu")  # type: ignore[no-untyped-call]  # timm
     random.seed(0)
     figures: dict[str, list[list[float]]] = {"ours": [], "timm": []}
     for seed in range(num):
