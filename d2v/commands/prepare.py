@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,18 +12,26 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from d2v.commands.learned import learned_files
 from d2v.commands.options import Options
-from d2v.commands.prepare_report import prepare_plan, prepare_report, source_key
-from d2v.commands.stage import LEARNED, need, shards_folder, stage_folder, working
+from d2v.commands.prepare_report import (
+    prepare_plan,
+    prepare_report,
+    source_key,
+    subset_remarks,
+)
+from d2v.commands.stage import need, shards_folder, stage_folder, working
 from d2v.config import Loaded
+from d2v.data.numbers import numbered
 from d2v.data.prepare import PrepareProgress, PrepareSummary, prepare
 from d2v.data.progress import Reporter
 from d2v.data.shards import Shards, check
+from d2v.data.subsets import Unit, check_units, write_subsets
 from d2v.engine.run_directory import RunDirectory
 from d2v.errors import D2VError, UsageError
 from d2v.modalities import Modality, build_modality
 from d2v.modalities.base import SourceSettings
-from d2v.recipe import DataSet, Recipe
+from d2v.recipe import TESTS, DataSet, Recipe
 from d2v.report import Report
 from d2v.types import SourceItem
 
@@ -40,6 +48,8 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     sets = _sets_to_prepare(recipe)
     folders = {name: shards_folder(loaded, options, name, data) for name, data in sets.items()}
     place = stage_folder(loaded, options, "prepare")
+    assert recipe.prepare is not None
+    check_units(recipe.prepare.subsets, _unit(modality))
     if options.dry_run:
         _check_sources(modality, {n: data for n, data in sets.items() if data.source}, place)
         return prepare_plan(sets, folders, recipe)
@@ -48,26 +58,32 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     with _one_thread(), working(loaded, options, "prepare", {}) as (stage, done):
         if done is not None:
             _still_there(stage, folders)
-            return done
-        with _learned(stage, modality, recipe, options.verbosity) as learned:
+            return replace(done, remarks=done.remarks + _subsets(recipe, folders, modality))
+        with learned_files(
+            stage, modality, recipe, partial(_listed, modality, verbosity=options.verbosity)
+        ) as learned:
             modality = build_modality(recipe.modality, learned)
             summaries = {}
             for name, data in sets.items():
                 with _Bar(f"prepare {name}", options.verbosity) as bar:
-                    summaries[name] = _prepare_set(modality, recipe, data, folders[name], bar)
+                    summaries[name] = _prepare_set(modality, recipe, name, data, folders[name], bar)
+        subsets = _subsets(recipe, folders, modality)
         report = prepare_report(summaries, folders, modality)
         data_json = {name: summary.as_json() for name, summary in summaries.items()}
         stage.finish({"sets": data_json, "report": vars(report)})
-    return report
+    return replace(report, remarks=report.remarks + subsets)
 
 
 def _prepare_set(
-    modality: Modality, recipe: Recipe, data: DataSet, folder: Path, bar: _Bar
+    modality: Modality, recipe: Recipe, name: str, data: DataSet, folder: Path, bar: _Bar
 ) -> PrepareSummary:
     settings = recipe.modality
     assert recipe.prepare is not None
+    items = partial(modality.read_source, data)
+    if data.label_kind == "number":
+        items = partial(numbered, items)
     return prepare(
-        partial(modality.read_source, data),
+        partial(_test_items, name, items) if name.startswith(TESTS) else items,
         modality.encode,
         folder,
         recipe.prepare,
@@ -83,31 +99,33 @@ def _prepare_set(
     )
 
 
-@contextmanager
-def _learned(
-    stage: RunDirectory, modality: Modality, recipe: Recipe, verbosity: int
-) -> Iterator[Path]:
-    """The folder of what encoding must know of all the data; it stays once something is stored.
+def _test_items(name: str, items: Callable[[], Iterable[SourceItem]]) -> Iterator[SourceItem]:
+    """The items of a further test set: those that the source has for test, or has no split for."""
+    is_empty = True
+    for item in items():
+        if item.split in (None, "test"):
+            is_empty = False
+            yield replace(item, split="test")
+    if is_empty:
+        raise UsageError(
+            f"{source_key(name)} has samples for train and val, and none for test",
+            remedy=f"Say which file it is: {source_key(name, 'files')}={{test: NAME}}.",
+        )
 
-    It is learnt from what pre-training reads. Where that was prepared elsewhere, it lies beside the
-    splits there, among the files that the modality asked for.
-    """
-    first = next(iter(recipe.data_sets().values()), recipe.data)
-    if first.shards is not None:
-        yield first.shards
-        return
-    folder = stage.path / LEARNED
-    try:
-        if not stage.has_progress():  # left by a start whose settings bind nobody
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(exist_ok=True)
-        modality.learn(partial(_listed, modality, first, verbosity), folder)
-        yield folder
-    finally:
-        if not stage.has_progress():
-            shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # not empty: there is something to keep
-            folder.rmdir()
+
+def _subsets(recipe: Recipe, folders: dict[str, Path], modality: Modality) -> list[str]:
+    """Write the subsets of the set that fine-tuning reads, where it is prepared here; in words."""
+    assert recipe.prepare is not None
+    name, _ = recipe.data_set("finetune")
+    if name not in folders:
+        return []
+    unit = _unit(modality)
+    found = write_subsets(folders[name], recipe.prepare.subsets, seed=recipe.seed, unit=unit)
+    return subset_remarks(found, modality.length_unit)
+
+
+def _unit(modality: Modality) -> Unit:
+    return Unit(modality.length_unit.name, modality.length_unit.size)
 
 
 def _listed(modality: Modality, data: DataSet, verbosity: int) -> Iterator[SourceItem]:

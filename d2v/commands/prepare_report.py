@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from d2v.data.prepare import PrepareSummary, SplitSummary
 from d2v.modalities import Modality
 from d2v.modalities.base import LengthUnit
-from d2v.recipe import DataSet, Recipe
+from d2v.recipe import TESTS, DataSet, Recipe
 from d2v.report import Report
 
 _TEXTS = 5
@@ -99,9 +101,20 @@ def _commonest(what: str, texts: dict[str, int]) -> list[str]:
     return lines
 
 
-def source_key(name: str) -> str:
-    """The setting that names a set's source."""
-    return "data.source" if name == "common" else f"data.{name}.source"
+def subset_remarks(subsets: Mapping[str, Mapping[str, Any]], unit: LengthUnit) -> list[str]:
+    """One line a subset: what was asked for, and what it holds."""
+    return [
+        f"subset {name} ({subset['amount']}): {subset['samples']:,} of train"
+        + f", {told_length(subset['length'], unit)}" * (subset["length"] != subset["samples"])
+        for name, subset in subsets.items()
+    ]
+
+
+def source_key(name: str, setting: str = "source") -> str:
+    """The setting that names a set's source, or another one of the set."""
+    if name.startswith(TESTS):
+        return f"data.tests.{name.removeprefix(TESTS)}.{setting}"
+    return f"data.{setting}" if name == "common" else f"data.{name}.{setting}"
 
 
 def prepare_plan(sets: dict[str, DataSet], folders: dict[str, Path], recipe: Recipe) -> Report:
@@ -118,4 +131,7 @@ def prepare_plan(sets: dict[str, DataSet], folders: dict[str, Path], recipe: Rec
         f"{settings.test_fraction:.1%} where the source has none, drawn by {settings.split_by}; "
         f"duplicates: {settings.duplicates}"
     )
+    if settings.subsets:
+        named = ", ".join(f"{name} ({amount})" for name, amount in settings.subsets.items())
+        lines.append(f"subsets of train: {named}")
     return Report(headline="Plan of prepare (nothing is written)", text="\n".join(lines))

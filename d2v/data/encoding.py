@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from d2v.data.numbers import encode_numbered
 from d2v.errors import BadSampleError, D2VError
 from d2v.types import SourceItem, StoredSample
 
@@ -82,7 +83,7 @@ def encode_item(encode: Encode, item: SourceItem) -> Encoded:
     if item.problem is not None:
         return Encoded(reason=item.problem)
     try:
-        samples = encode(item)
+        samples = encode_numbered(encode, item)
         # Hashed second: the encoder turns away what is no sample before gigabytes are read.
         return Encoded(samples=samples, sha256=_sha256(item))
     except BadSampleError as error:

@@ -76,7 +76,7 @@ def prepare(
         D2VError: a file could not be written; what is complete stays, the same call continues.
     """
     run = {
-        "settings": settings.model_dump(exclude={"workers"}),
+        "settings": settings.model_dump(exclude={"workers", "subsets"}),
         "seed": seed,
         "identity": dict(identity or {}),
         "about": dict(about or {}),

@@ -28,6 +28,8 @@ LISTS = {
 }
 FILES = "files"
 """Where the names of other files are noted: in the summary, and beside the journal before that."""
+SUBSETS = "subsets.json"
+"""Named parts of the train split; written when all else is there, and again when they change."""
 _SAMPLE = ("key", "source", "label", "length", "members")
 """What an index says of a sample; a length of 1 is left out."""
 
@@ -129,7 +131,7 @@ def remove_leftovers(dest: Path) -> None:
 
 
 def _outputs(dest: Path) -> list[Path]:
-    ours = [dest / name for name in (*LISTS.values(), *_file_names(dest))]
+    ours = [dest / name for name in (*LISTS.values(), SUBSETS, *_file_names(dest))]
     for split in SPLITS:
         ours.append(dest / split / "index.json")
         shard = re.compile(rf"{split}-\d{{6,}}\.tar")
@@ -139,7 +141,7 @@ def _outputs(dest: Path) -> list[Path]:
 
 def _write_files(dest: Path, files: Mapping[str, bytes]) -> None:
     """Write the files that a summary asked for; what they are called is noted before."""
-    known, reserved = _file_names(dest), {*SPLITS, *LISTS.values(), SUMMARY}
+    known, reserved = _file_names(dest), {*SPLITS, *LISTS.values(), SUMMARY, SUBSETS}
     for name in files:
         assert _is_plain(name), name
         assert name not in reserved, name

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from d2v.data.amounts import ALL, NAME, Amount
 from d2v.settings import Settings
 
 
@@ -26,8 +27,23 @@ class PrepareSettings(Settings):
     duplicates: Literal["keep", "drop"] = "keep"
     """Inputs with the same bytes as an earlier one (test before val before train, so that dropping
     never lets a test item stay in train): stored all the same, or left out. Listed either way."""
+    subsets: dict[str, Amount] = {}
+    """Name -> part of the train split that fine-tuning may be limited to, the smaller within the
+    larger: `10 %`, `20 a class`, or a total length in the modality's unit (`600 seconds`). They can
+    be changed when all is prepared."""
     workers: int = Field(0, ge=0)
     """Encoder processes; 0 encodes in this process. Does not change the bytes."""
+
+    @field_validator("subsets")
+    @classmethod
+    def _are_names(cls, subsets: dict[str, str]) -> dict[str, str]:
+        for name in subsets:
+            if name == ALL or not NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot name a subset: names are letters, digits, _ and -, and "
+                    f"{ALL!r} is the whole split"
+                )
+        return subsets
 
     @model_validator(mode="after")
     def _leave_something_for_train(self) -> PrepareSettings:

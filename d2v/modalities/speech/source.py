@@ -38,7 +38,10 @@ COLUMNS = (
     "end_column",
 )
 """Settings that name columns which a table may do without."""
-READS = ("source", "files", "path_column", "label_from", *COLUMNS, "header", "quoting")
+READS = (
+    *("source", "files", "path_column", "label_from", "label_kind", *COLUMNS),
+    *("header", "quoting"),
+)
 """The settings of a source that mean something here."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import cast
 
 from d2v.errors import BadSampleError
@@ -12,6 +13,10 @@ PAIR = "pair"
 """Detail of an item whose bytes are a JSON list of two texts."""
 CONTINUED = "continued"
 """Detail of the second and later parts of a document that was cut."""
+
+
+WHOLE = "whole"
+"""Detail of an item that is one sample, though it has neither a label nor a second text."""
 
 
 def text_item(name: str, texts: list[str], *, label: str | None, split: str | None) -> SourceItem:
@@ -49,8 +54,13 @@ def read_texts(item: SourceItem) -> list[str]:
 
 
 def is_document(item: SourceItem) -> bool:
-    """Whether it is cut into blocks. What has a label or a second text is one sample instead."""
-    return item.label is None and PAIR not in item.details
+    """Whether it is cut into blocks; what is labelled, a pair or marked whole is one sample."""
+    return item.label is None and not {PAIR, WHOLE} & item.details.keys()
+
+
+def whole(item: SourceItem) -> SourceItem:
+    """The item as one sample."""
+    return replace(item, details={**item.details, WHOLE: "yes"})
 
 
 def decoded(data: bytes, offset: int) -> str:

@@ -24,7 +24,7 @@ from d2v.modalities.listing import (
 from d2v.modalities.tables import Row, is_table, read_rows
 from d2v.modalities.text.builtin import BUILTINS
 from d2v.modalities.text.documents import TextFile, json_documents, plain_documents
-from d2v.modalities.text.items import text_item
+from d2v.modalities.text.items import text_item, whole
 from d2v.types import SourceItem
 
 FORMATS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".tsv", ".csv")
@@ -37,10 +37,12 @@ TEXTS = Kind(
 READS = (
     "source",
     "files",
+    "label_kind",
     "label_column",
     "split_column",
     "text_column",
     "pair_column",
+    "whole_texts",
     "documents",
     "header",
     "quoting",
@@ -52,13 +54,19 @@ def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
     """Every text of a source, in an order that depends on names alone.
 
     A plain file is one document or, with `documents: blank_line`, several. A row of a table and
-    a JSON line is one document, or one sample where it has a label or a second text. Folders and
-    files named train, val, test (or dev, valid, ...) tell the splits, never labels.
+    a JSON line is one document, or one sample where it has a label or a second text. With
+    `whole_texts` all is. Folders and files named train, val, test (or dev, valid, ...) tell the
+    splits, never labels.
 
     Raises:
         UsageError: there is nothing there to learn from, or a setting means nothing here.
     """
     settings.refuse_unread(READS, TEXTS.noun)
+    items = _items(settings)
+    return map(whole, items) if settings.whole_texts else items
+
+
+def _items(settings: SourceSettings) -> Iterator[SourceItem]:
     if settings.source in BUILTINS:
         return BUILTINS[settings.source]()
     path = source_path(settings.source, TEXTS, BUILTINS)
@@ -70,12 +78,12 @@ def read_source(settings: SourceSettings) -> Iterator[SourceItem]:
             )
         named = split_files(path, settings)
         return chain.from_iterable(
-            _file_items(TextFile(path=file, name=_name(file, path), split=split), settings)
+            file_items(TextFile(path=file, name=_name(file, path), split=split), settings)
             for split, file in named
         )
     if path.is_dir():
         return _folder_items(path, settings)
-    return _file_items(TextFile(path=path, name=path.name), settings)
+    return file_items(TextFile(path=path, name=path.name), settings)
 
 
 def _name(file: Path, root: Path) -> str:
@@ -99,7 +107,7 @@ def _folder_items(root: Path, settings: SourceSettings) -> Iterator[SourceItem]:
         elif not name.lower().endswith(FORMATS):
             yield file.problem("not a supported kind of text")
         else:
-            yield from _file_items(file, settings)
+            yield from file_items(file, settings)
 
 
 def _split_names(root: Path) -> dict[str, str]:
@@ -119,7 +127,7 @@ def _split_names(root: Path) -> dict[str, str]:
     return sets[0] if sets else {}
 
 
-def _file_items(file: TextFile, settings: SourceSettings) -> Iterator[SourceItem]:
+def file_items(file: TextFile, settings: SourceSettings) -> Iterator[SourceItem]:
     """The texts of one file; what is neither JSON lines nor a table is plain text."""
     if not file.path.is_file():  # a link to nowhere; or a pipe, and reading it would wait for ever
         yield file.problem("not a regular file")

@@ -22,6 +22,7 @@ READS = (
     "source",
     "files",
     "path_column",
+    "label_kind",
     "label_column",
     "split_column",
     "header",
