@@ -21,8 +21,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from d2v.core.encoder import Encoder
+from d2v.data.results import FILES, SUMMARY
 from d2v.engine.checkpoint import write_durably
-from d2v.engine.whole_folder import altered_file, as_json, copy_files, file_hashes, whole_folder
+from d2v.engine.whole_folder import (
+    altered_file,
+    as_json,
+    copy_files,
+    file_hashes,
+    file_names,
+    whole_folder,
+)
 from d2v.errors import D2VError, UsageError
 from d2v.modalities import Modality, build_modality
 from d2v.recipe import Recipe
@@ -73,8 +81,9 @@ def save_model(
         task: that it was trained for.
         recipe: as it was while fine-tuning (`Recipe.while_finetuning`).
         figures: how good it is, as JSON.
-        learned: folder that `Modality.learn` wrote into, copied with all that is in it.
-        readings: folder that `Task.fit_readings` wrote into, likewise.
+        learned: folder that `Modality.learn` wrote into, or of prepared splits; what the modality
+            wrote there is copied.
+        readings: folder that `Task.fit_readings` wrote into; all of it is copied.
 
     Raises:
         D2VError: the disk is full or not writable; nothing half-written is left.
@@ -91,9 +100,10 @@ def save_model(
         with whole_folder(folder) as partial:
             write_durably(partial / _WEIGHTS, save(_weights(model)))
             write_durably(partial / _RECIPE, as_json(recipe.model_dump(mode="json")))
-            for name, source in ((_LEARNED, learned), (_READINGS, readings)):
-                if source is not None and source.is_dir():
-                    copy_files(source, partial / name)
+            if learned is not None:
+                copy_files(learned, _learned_names(learned), partial / _LEARNED)
+            if readings is not None:
+                copy_files(readings, file_names(readings), partial / _READINGS)
             manifest = {**about, "sha256": file_hashes(partial)}
             write_durably(partial / _MANIFEST, as_json(manifest))
     except OSError as error:
@@ -191,6 +201,14 @@ def _recipe(folder: Path) -> Recipe:
         return Recipe.model_validate(json.loads((folder / _RECIPE).read_bytes()))
     except (ValueError, UsageError) as error:
         raise _unreadable(folder / _RECIPE, error) from error
+
+
+def _learned_names(folder: Path) -> list[str]:
+    """All that `learn` wrote; beside prepared splits, what their summary says is the modality's."""
+    summary = folder / SUMMARY
+    if not summary.is_file():
+        return file_names(folder)
+    return [str(name) for name in json.loads(summary.read_bytes()).get(FILES, [])]
 
 
 def _weights(model: TaskModel) -> dict[str, Tensor]:

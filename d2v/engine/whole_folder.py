@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,16 +37,25 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-def copy_files(source: Path, folder: Path) -> None:
-    """Copy all files below a folder, but hidden ones: those are not finished."""
-    for name in _names(source):
+def file_names(folder: Path) -> list[str]:
+    """Every file below a folder, relative to it, sorted; hidden ones are not finished."""
+    return [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def copy_files(source: Path, names: Iterable[str], folder: Path) -> None:
+    """Copy files from below one folder to below another."""
+    for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_durably(folder / name, (source / name).read_bytes())
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """Path below the folder -> sha256, of every file but hidden ones."""
-    return {name: _sha256(folder / name) for name in _names(folder)}
+    return {name: _sha256(folder / name) for name in file_names(folder)}
 
 
 def altered_file(folder: Path, hashes: Mapping[str, str]) -> tuple[str, str] | None:
@@ -72,12 +81,6 @@ def _sayable(value: object) -> object:
     if isinstance(value, Mapping):
         return {name: _sayable(part) for name, part in value.items()}
     return [_sayable(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _names(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            yield path.relative_to(folder).as_posix()
 
 
 def _remove(folder: Path) -> None:
