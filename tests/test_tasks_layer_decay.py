@@ -9,7 +9,7 @@ from d2v.core.encoder import Encoder
 from d2v.core.schedules import Horizon, LearningRateSettings
 from d2v.engine.optim import OptimizerSettings, apply_schedules, build_optimizer, parameter_groups
 from d2v.modalities.vision.frontend import FrontendSettings, VisionFrontend
-from d2v.tasks.base import TaskModel
+from d2v.tasks import TaskModel
 from d2v.tasks.classify import Classify, ClassifySettings
 from tests.maths_case import seeded, tiny_settings
 
