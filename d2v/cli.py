@@ -140,6 +140,7 @@ def probe(
     epilog=_examples(
         "d2v finetune vision/digits",
         "d2v finetune text/glue/cola data.finetune.source=CoLA --from runs/text/books-wiki-base",
+        "d2v finetune text/glue suite.source=GLUE --from runs/text/books-wiki-base",
         "d2v finetune my.yaml 'finetune.init=[pretrained,scratch]' 'finetune.seeds=[0,1,2]'",
     )
 )
@@ -159,6 +160,11 @@ def finetune(
     with explained_errors(verbose):
         options = _options(out, dry_run, fresh, quiet, verbose, nproc=nproc)
         loaded = _load(recipe, overrides, print_config, start)
+        if loaded.settings.suite is not None:
+            from d2v.commands import suite
+
+            _show(suite.run(loaded, options, tell=_show))
+            return
         _launch(options)
         from d2v.commands import finetune as command
 

@@ -111,6 +111,12 @@ class FinetuneSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _check_trials(self) -> "FinetuneSettings":
+        cropping = self.max_length is not None or self.length_mode == "crop"
+        if self.task.whole_samples and cropping:
+            raise ValueError(
+                f"max_length and length_mode crop crop samples, and {self.task.name} learns from "
+                "whole ones: leave them out"
+            )
         for name in ("init", "subset", "learning_rates", "seeds"):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
@@ -120,6 +126,24 @@ class FinetuneSettings(TrainSettings):
         if any(not 0 <= seed < 2**63 for seed in self.seeds or ()):
             raise ValueError(f"seeds {self.seeds} must be 0 or more, below 2**63")
         return self
+
+
+class PartSettings(Settings):
+    """One recipe of a suite."""
+
+    recipe: str
+    """Path, or name of a shipped recipe, that fine-tunes on `data.finetune`."""
+    figures: tuple[str, ...] = Field(min_length=1)
+    """What it is judged by; their mean is its score. `NAME.figure` is that of data.tests.NAME."""
+
+
+class SuiteSettings(Settings):
+    """The suite section: recipes that are fine-tuned one after the other, for one table."""
+
+    source: str | None = None
+    """A folder with a folder for each part."""
+    parts: dict[str, PartSettings] = Field(min_length=1)
+    """Folder -> part."""
 
 
 class Recipe(Settings):
@@ -139,6 +163,7 @@ class Recipe(Settings):
     pretrain: PretrainSettings | None = None
     probe: ProbeSettings | None = None
     finetune: FinetuneSettings | None = None
+    suite: SuiteSettings | None = None
 
     @field_validator("name")
     @classmethod

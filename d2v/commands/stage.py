@@ -123,8 +123,14 @@ def need(recipe: Recipe, section: str, loaded: Loaded[Recipe]) -> Any:
     """A stage's section of the recipe.
 
     Raises:
-        UsageError: the recipe has none.
+        UsageError: the recipe has none, or is a suite.
     """
+    if recipe.suite is not None:
+        raise UsageError(
+            f"{loaded.path} is a suite of recipes, not one experiment",
+            remedy="Call d2v finetune with it, which prepares and fine-tunes each; or name one of "
+            f"{', '.join(part.recipe for part in recipe.suite.parts.values())}.",
+        )
     found = getattr(recipe, section)
     if found is None:
         raise UsageError(
