@@ -165,6 +165,10 @@ class Modality(ABC):
                 cropped, at a place that the generator draws (without one, at its beginning).
         """
 
+    def num_tokens(self, example: Tensor) -> int | None:
+        """How many tokens an example gives, where targets must not be longer; else None."""
+        return None
+
     @abstractmethod
     def collate(self, examples: Sequence[Tensor]) -> Batch:
         """Examples side by side, padding marked."""

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from d2v.core.encoder import Encoder
 from d2v.core.scores import accuracy, f1, macro_f1, matthews, top_k_accuracy
-from d2v.tasks.base import Answer, Judge, Outputs, Task, TaskModel, TaskSettings
+from d2v.tasks.base import Answer, Judge, Task
 from d2v.tasks.heads import HeadSettings, PooledHead
 from d2v.tasks.mixing import MixSettings, mix
+from d2v.tasks.model import Outputs, TaskModel, TaskSettings
 from d2v.tasks.pictures import draw_confusion
 from d2v.types import Batch, Frontend, Loss, Mask
 

@@ -19,8 +19,9 @@ from torch import Generator, Tensor, nn
 from d2v.core.encoder import Encoder
 from d2v.core.scores import pearson, spearman
 from d2v.errors import BadSampleError
-from d2v.tasks.base import Answer, Judge, Outputs, Task, TaskModel, TaskSettings
+from d2v.tasks.base import Answer, Judge, Task
 from d2v.tasks.heads import HeadSettings, PooledHead
+from d2v.tasks.model import Outputs, TaskModel, TaskSettings
 from d2v.types import NUMBER, Batch, Frontend, Loss, Mask
 
 

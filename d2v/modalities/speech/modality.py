@@ -19,6 +19,7 @@ from d2v.modalities.base import (
     SourceSettings,
     Summarised,
 )
+from d2v.modalities.inputs import input_items
 from d2v.modalities.speech.baseline import LogMelStatistics
 from d2v.modalities.speech.convolution import ConvolutionSettings
 from d2v.modalities.speech.decode import crop, read_recording, standardise
@@ -26,7 +27,7 @@ from d2v.modalities.speech.frontend import FrontendSettings, SpeechFrontend
 from d2v.modalities.speech.masks import MaskSettings, span_masks
 from d2v.modalities.speech.pictures import draw_masks
 from d2v.modalities.speech.rate import RATE_HZ
-from d2v.modalities.speech.source import read_source
+from d2v.modalities.speech.source import RECORDINGS, read_source
 from d2v.modalities.speech.store import StoreSettings, encode_audio
 from d2v.modalities.speech.transcripts import summarise
 from d2v.settings import Settings
@@ -65,6 +66,11 @@ class SpeechSettings(Settings):
                 f"modality.frontend.positions.groups {groups} does not divide encoder.dim "
                 f"{encoder.dim}"
             )
+        if self.mask.channel_ratio > 0 and self.mask.channel_length >= encoder.dim:
+            raise ValueError(
+                f"modality.mask.channel_length {self.mask.channel_length} must be below "
+                f"encoder.dim {encoder.dim}: some channels must be left"
+            )
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,20 @@ class Speech(Modality):
         """Samples are told in seconds."""
         return LengthUnit(name="seconds", size=RATE_HZ, at_once=_SECONDS_AT_ONCE)
 
+    @property
+    def seconds_per_token(self) -> float:
+        """The frontend's stride."""
+        return self.settings.frontend.geometry.stride / RATE_HZ
+
     def read_source(self, source: SourceSettings) -> Iterator[SourceItem]:
         """LibriSpeech's layout, tables, folder trees, flat folders."""
         return read_source(source)
+
+    def read_inputs(
+        self, inputs: Sequence[Path | bytes], source: SourceSettings
+    ) -> Iterator[SourceItem]:
+        """One recording a file."""
+        return input_items(inputs, RECORDINGS)
 
     def learn(self, items: Callable[[], Iterable[SourceItem]], folder: Path) -> None:
         """Nothing: a recording is stored without knowledge of the others."""
@@ -130,6 +147,10 @@ class Speech(Modality):
             raise BadSampleError("some of its samples are not finite")
         return crop(samples, None if limit is None else max(limit, needed), generator)
 
+    def num_tokens(self, example: Tensor) -> int:
+        """As the frontend makes them."""
+        return self.settings.frontend.geometry.num_tokens(len(example))
+
     def collate(self, examples: Sequence[Tensor]) -> Batch:
         """(B, S) float32, zeros behind what is shorter; padding marked in tokens."""
         lengths = [len(example) for example in examples]
@@ -140,10 +161,10 @@ class Speech(Modality):
 
     def build_frontend(self, encoder: EncoderSettings) -> Frontend:
         """Features, projection, mask vector, positions."""
-        return SpeechFrontend(self.settings.frontend, encoder)
+        return SpeechFrontend(self.settings.frontend, encoder, self.settings.mask)
 
     def sample_mask(self, batch: Batch, generators: Sequence[Generator]) -> Mask:
-        """Spans of tokens, another draw for each recording."""
+        """Spans of tokens, and of channels where set, another draw for each recording."""
         counts = self.settings.frontend.geometry.real_tokens(batch.inputs, batch.padding)
         return span_masks(counts.tolist(), self.settings.mask, generators)
 
