@@ -8,7 +8,8 @@ from pydantic import Field
 
 from d2v.tasks.base import Answer, Task
 from d2v.tasks.classify import Classify, ClassifySettings
-from d2v.tasks.ctc import Ctc, CtcSettings
+from d2v.tasks.ctc import Ctc
+from d2v.tasks.ctc_model import CtcSettings
 from d2v.tasks.model import Outputs, TaskModel
 from d2v.tasks.reader import TaskReader
 from d2v.tasks.regress import Regress, RegressSettings
