@@ -159,7 +159,7 @@ def _report(rows: Iterable[Row], loaded: LoadedModel, request: Request) -> Repor
     rows = [_shortened(row, request.top or _TOP) for row in rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return Report(
-        headline="" if request.verbosity < 0 else f"{len(rows):,} answers of {loaded.folder}",
+        headline="" if request.verbosity < 0 else f"Answers of {loaded.folder}",
         columns=columns,
         rows=[[_cell(row.get(name, "")) for name in columns] for row in rows],
     )
