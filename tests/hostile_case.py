@@ -23,7 +23,7 @@ encoder: {dim: 16, depth: 1, num_heads: 2, layer_scale: null}
 objective: {top_k: 1}
 data: {source: photos, workers: 0}
 prepare: {val_fraction: 0.25}
-pretrain: {steps: 4, batch_size: 8, log_every: 2, checkpoint_every: 2, score_every: 2}
+pretrain: {steps: 4, batch_size: 8, log_every: 2, checkpoint_every: 2, score_every: 2 epochs}
 probe: {labels_per_class: [1, all], draws: 2}
 """
 SHARDS = Path("runs/my/prepare/shards/common")

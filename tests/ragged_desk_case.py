@@ -20,7 +20,7 @@ pretrain:
   batch_length: BATCH
   log_every: 2
   checkpoint_every: 3
-  score_every: 1
+  score_every: 1 epochs
 probe: {labels_per_class: [1, all], draws: 2}
 """
 SPEECH = """\

@@ -212,7 +212,7 @@ def test_run__keeps_the_best_scored_checkpoint_beside_the_newest(
     def evaluate() -> dict[str, float]:
         return {"knn": next(scores)}
 
-    job = make_job(shards, tmp_path, evaluate=evaluate, score_every=0.4,
+    job = make_job(shards, tmp_path, evaluate=evaluate, score_every="0.4 epochs",
                    keep_checkpoints=1, checkpoint_every=5, steps=10)  # fmt: skip
     run(job)
     assert names(tmp_path / "checkpoints") == {"latest.json", "step-000000004", "step-000000010"}

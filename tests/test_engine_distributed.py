@@ -180,7 +180,7 @@ def scored(world: World, shards: Shards, folder: Path, settings: dict[str, Any])
 
 def test_score__of_rank_0_picks_the_best_for_all(shards: Shards, tmp_path: Path) -> None:
     # 5 steps an epoch: scores after 2, 4, 6 and 8; checkpoints only where one is the best
-    settings = {"steps": 8, "score_every": 0.4, "checkpoint_every": 8, "log_every": 8}
+    settings = {"steps": 8, "score_every": "0.4 epochs", "checkpoint_every": 8, "log_every": 8}
     assert in_two(scored, shards, tmp_path, **settings) == [0, 0]
     state = load_checkpoint(tmp_path / "checkpoints" / "step-000000008").state["progress"]
     assert (state["best_score"], state["best_checkpoint"]) == (0.9, "step-000000008")

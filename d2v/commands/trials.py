@@ -93,8 +93,8 @@ class Trainer:
         optimizer = self.settings.optimizer.model_copy(
             update={"learning_rate": trial.learning_rate}
         )
-        settings = self.settings.model_copy(update={"optimizer": optimizer})
         shards = self.data.train_subset(trial.subset)
+        settings = self._fitted(shards).model_copy(update={"optimizer": optimizer})
         folder = self.folder / trial.name
         if self.world.writes:
             folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class Trainer:
         job = training_job(
             recipe, settings, shards, self.world, stage=f"finetune {trial.name}", folder=folder,
             objective=objective, verbosity=self.verbosity,
-            reader=TaskReader(build_modality(recipe.modality), self.data.task),
+            reader=TaskReader(build_modality(recipe.modality), self.data.task, for_training=True),
         )  # fmt: skip
         model = job.objective
         assert isinstance(model, TaskModel)
@@ -123,6 +123,17 @@ class Trainer:
             if rows and self.world.writes:
                 (folder / "plots").mkdir(exist_ok=True)
                 plot_curves(rows, folder / "plots" / "curves.png", trial.name)
+
+    def _fitted(self, shards: Shards) -> FinetuneSettings:
+        """The settings, with a batch of all samples where a subset has fewer than a batch takes."""
+        settings = self.settings
+        if settings.batch_size is not None:
+            fewer = min(settings.batch_size, len(shards) - len(shards) % self.world.size)
+            return settings.model_copy(update={"batch_size": fewer})
+        assert settings.batch_length is not None
+        unit = build_modality(self.recipe.modality).length_unit
+        padded = len(shards) * int(shards.lengths.max(initial=0)) / unit.size
+        return settings.model_copy(update={"batch_length": min(settings.batch_length, padded)})
 
     def fresh_model(self, trial: Trial) -> TaskModel:
         """The model before its first update."""

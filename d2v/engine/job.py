@@ -49,16 +49,16 @@ class TrainSettings(Settings):
     """Updates between two checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints kept, besides the best."""
-    score_every: float | None = Field(10, gt=0)
-    """Epochs between two scores on held-out data (kNN, or the task's own); null for none."""
+    score_every: Duration | None = "10 epochs"
+    """Time between two scores on held-out data (kNN, or the task's own); null for none."""
     patience: int | None = Field(None, ge=1)
     """Scores in a row without a better one after which training ends early; null: it never does."""
     guards: GuardSettings = GuardSettings()
 
-    @field_validator("steps", "checkpoint_every")
+    @field_validator("steps", "checkpoint_every", "score_every")
     @classmethod
-    def _above_zero(cls, duration: str) -> str:
-        if float(duration.split()[0]) == 0:
+    def _above_zero(cls, duration: str | None) -> str | None:
+        if duration is not None and float(duration.split()[0]) == 0:
             raise ValueError("must be more than 0")
         return duration
 

@@ -114,8 +114,8 @@ class Due:
         return done % every == 0 or self.last(done)
 
     def score(self, done: int) -> bool:
-        """Every `score_every` epochs and the last, where there is something to score on."""
+        """Every `score_every` and the last, where there is something to score on."""
         if not self.has_scores or self.settings.score_every is None:
             return False
-        every = max(1, round(self.settings.score_every * self.horizon.steps_per_epoch))
+        every = max(1, self.horizon.steps(self.settings.score_every))
         return done % every == 0 or self.last(done)
