@@ -1,4 +1,4 @@
-"""Proves: what a model is applied to is read file by file, line by line, in order and unlabelled."""
+"""Proves: what a model is applied to is read in order, by files or lines, without labels."""
 
 import gzip
 import json
@@ -82,9 +82,7 @@ def test_inputs__keep_their_order_and_their_bytes(case: Case, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.name))
-def test_input__that_is_not_there_is_refused_before_any_is_read(
-    case: Case, tmp_path: Path
-) -> None:
+def test_input__that_is_not_there_is_refused_before_any_is_read(case: Case, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for missing in (tmp_path / "nowhere", tmp_path / "empty"):
         with pytest.raises(UsageError, match=str(missing)):
