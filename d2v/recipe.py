@@ -177,7 +177,8 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
-        if self.objective.top_k > self.encoder.depth:
+        only_finetunes = self.pretrain is None and self.finetune is not None
+        if self.objective.top_k > self.encoder.depth and not only_finetunes:
             raise ValueError(
                 f"objective.top_k {self.objective.top_k} is more than encoder.depth "
                 f"{self.encoder.depth}: there are not so many blocks to average"

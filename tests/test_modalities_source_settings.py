@@ -17,6 +17,7 @@ Reader = Callable[[SourceSettings], Iterator[SourceItem]]
 OTHER: dict[str, Any] = {
     "path_column": "file",
     "label_from": "speaker",
+    "label_kind": "number",
     "label_column": "kind",
     "split_column": "part",
     "speaker_column": "who",
@@ -25,13 +26,14 @@ OTHER: dict[str, Any] = {
     "end_column": "to",
     "text_column": "words",
     "pair_column": "second",
+    "whole_texts": True,
     "documents": "blank_line",
     "header": False,
     "quoting": False,
 }
 """A value for every setting that is not its default; source and files are read by all."""
 SPEECH = {"label_from", "speaker_column", "transcript_column", "start_column", "end_column"}
-TEXT = {"text_column", "pair_column", "documents"}
+TEXT = {"text_column", "pair_column", "whole_texts", "documents"}
 UNREAD: list[tuple[Reader, str, set[str]]] = [
     (pictures.read_source, "a.png", SPEECH | TEXT),
     (recordings.read_source, "a.wav", TEXT),
