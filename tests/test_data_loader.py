@@ -22,7 +22,8 @@ def shards_fixture(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 
 def taken(loader: TrainLoader, count: int, start: int = 0) -> list[tuple[Batch, Mask]]:
-    return list(islice(loader.iterate(start), count))
+    pairs = islice(loader.iterate(start), count)
+    return [(batch, mask) for batch, mask in pairs if mask is not None]
 
 
 def numbers(pairs: list[tuple[Batch, Mask]]) -> list[list[int]]:

@@ -91,10 +91,11 @@ def make(shards: Shards, plan: BatchPlan, share: Share | None = None, **given: A
     return TrainLoader(shards, Strips(), plan, share or Share(), seed=6, **options)
 
 
-def rows_of(batch: Batch, mask: Mask) -> dict[int, tuple[list[float], list[bool]]]:
+def rows_of(batch: Batch, mask: Mask | None) -> dict[int, tuple[list[float], list[bool]]]:
     """Sample -> what is there of it, and its mask."""
     assert batch.samples is not None
     assert batch.padding is not None
+    assert mask is not None
     return {
         sample: (row[~padding].tolist(), hidden.tolist())
         for sample, row, padding, hidden in zip(

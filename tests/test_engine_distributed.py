@@ -47,7 +47,7 @@ class Recorded:
     def __init__(self, data: Any, path: Path) -> None:
         self.data, self.path = data, path
 
-    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
+    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask | None]]:
         for batch, mask in self.data.iterate(start_step):
             assert batch.samples is not None
             with self.path.open("a") as file:
@@ -191,7 +191,7 @@ def test_score__of_rank_0_picks_the_best_for_all(shards: Shards, tmp_path: Path)
 
 def broken(world: World, shards: Shards, folder: Path, settings: dict[str, Any]) -> None:
     class Breaks:
-        def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
+        def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask | None]]:
             for step, pair in enumerate(job.data.iterate(start_step)):
                 if step == 3 and world.rank == settings["breaks"]:
                     raise D2VError("The data of one rank are bad")

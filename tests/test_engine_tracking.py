@@ -82,7 +82,7 @@ class Slow:
     def __init__(self, job: Job, seconds: float) -> None:
         self.job, self.seconds = job, seconds
 
-    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
+    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask | None]]:
         for pair in self.job.data.iterate(start_step):
             time.sleep(self.seconds)
             yield pair

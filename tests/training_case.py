@@ -146,7 +146,7 @@ class StopAt:
     def __init__(self, job: Job, stop: Callable[[int, None], None], step: int, number: int) -> None:
         self.job, self.stop, self.step, self.number = job, stop, step, number
 
-    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask]]:
+    def iterate(self, start_step: int) -> Iterator[tuple[Batch, Mask | None]]:
         pieces = self.job.cut.accumulation
         for count, pair in enumerate(self.job.data.iterate(start_step)):
             if count == (self.step - 1 - start_step) * pieces:

@@ -144,8 +144,10 @@ def _ask(trainer: Trainer, trial: Trial, folder: Path) -> _Asked:
     }
     place = folder / READINGS / trial.name
     place.mkdir(parents=True, exist_ok=True)
-    train = (data.task.target(shards.read(n)) for shards in [data.train_subset(trial.subset)]
-             for n in range(len(shards)))  # fmt: skip
+    shards = data.train_subset(trial.subset)
+    train = (
+        data.task.target(shards.read(n, only=data.task.target_members)) for n in range(len(shards))
+    )
     found = data.task.fit_readings(train, answers["val"], place)
     if not any(place.iterdir()):
         place.rmdir()

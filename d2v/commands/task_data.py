@@ -15,7 +15,8 @@ from d2v.data.index import Ints
 from d2v.data.shards import Shards
 from d2v.data.subsets import subset_numbers
 from d2v.engine.checkpoint import Checkpoint
-from d2v.errors import UsageError
+from d2v.errors import BadSampleError, D2VError, UsageError
+from d2v.modalities import build_modality
 from d2v.recipe import FinetuneSettings, Recipe
 from d2v.tasks import Classify, ClassifySettings, Ctc, Regress, RegressSettings, Task
 
@@ -28,6 +29,7 @@ class TaskData:
         task: what the labels mean.
         folder: of the set, where its subsets are listed.
         train: its labelled samples; so are `val` and `test`.
+        train_numbers: places of these in the whole split.
         val: picks checkpoints and learning rates.
         test: scored once at the end; None where there is none with labels.
         tests: further ones, by name.
@@ -37,6 +39,7 @@ class TaskData:
     task: Task
     folder: Path
     train: Shards
+    train_numbers: Ints
     val: Shards
     test: Shards | None = None
     tests: dict[str, Shards] = field(default_factory=dict)
@@ -51,8 +54,7 @@ class TaskData:
         if name == "all":
             return self.train
         whole = Shards.open(self.train.folder)
-        chosen = np.intersect1d(subset_numbers(self.folder, name, whole),
-                                labelled(self.task, whole))  # fmt: skip
+        chosen = np.intersect1d(subset_numbers(self.folder, name, whole), self.train_numbers)
         if len(chosen) == 0:
             raise UsageError(
                 f"Subset {name} of {self.train.folder} holds no labelled sample",
@@ -104,12 +106,15 @@ def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
             raise _no_labels(shards, task)
         if len(numbers) == 0:
             remarks.append(f"{name} has no labels and is not scored; d2v predict labels it.")
+    train_numbers, told = _learnable(recipe, task, splits["train"], labelled(task, splits["train"]))
+    chosen["train"] = splits["train"].select(train_numbers)
+    remarks += told
     if isinstance(task, Classify):
         _check_classes(chosen)
         classes = chosen["train"].classes
         chosen |= {name: chosen[name].relabelled(classes) for name in tests if len(chosen[name])}
     return TaskData(
-        task=task, folder=folder, train=chosen["train"], val=chosen["val"],
+        task=task, folder=folder, train=chosen["train"], train_numbers=train_numbers, val=chosen["val"],
         test=chosen["test"] if "test" in chosen and len(chosen["test"]) else None,
         tests={name: chosen[name] for name in tests if len(chosen[name])},
         remarks=remarks,
@@ -131,6 +136,44 @@ def labelled(task: Task, shards: Shards) -> Ints:
         return shards.having(task.needs_member)
     places: Ints = np.flatnonzero(shards.labels >= 0)
     return places
+
+
+def _learnable(
+    recipe: Recipe, task: Task, train: Shards, numbers: Ints
+) -> tuple[Ints, list[str]]:
+    """The labelled training samples without those that cannot be learned from, and a remark.
+
+    Raises:
+        D2VError: there are too many of these; names the first.
+    """
+    if not task.target_members:
+        return numbers, []
+    modality = build_modality(recipe.modality)
+    good, problems = [], []
+    for number in numbers.tolist():
+        length = float(train.lengths[number])
+        try:
+            target = task.target(train.read(number, only=task.target_members))
+            problem = task.problem(target, modality.plan(recipe.encoder, length).num_tokens)
+        except BadSampleError as error:
+            problem = str(error)
+        if problem is None:
+            good.append(number)
+        else:
+            problems.append(f"{train.source(number)}: {problem}")
+    if not problems:
+        return numbers, []
+    text = f"{len(problems)} of {len(numbers)} training samples cannot be learned from, such as "
+    text += problems[0]
+    if not good or len(problems) > recipe.data.max_bad_fraction * len(numbers):
+        raise D2VError(
+            text,
+            expected=f"at most {recipe.data.max_bad_fraction * len(numbers):g} "
+            "(data.max_bad_fraction)",
+            remedy="Mend these labels or leave the samples out of the source, then run d2v prepare "
+            "with --fresh; or raise the limit.",
+        )
+    return np.array(good, np.int64), [f"{text}. They are left out."]
 
 
 def start_checkpoint(

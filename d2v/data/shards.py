@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,8 +111,8 @@ class Shards:
         """The name of sample i's members inside the shard, without extension."""
         return self._index.keys[self._number(i)]
 
-    def read(self, i: int) -> dict[str, bytes]:
-        """The members of sample i: extension -> content.
+    def read(self, i: int, only: Collection[str] | None = None) -> dict[str, bytes]:
+        """The members of sample i: extension -> content; `only` these, None for all.
 
         Raises:
             BadSampleError: the bytes are not those that were written.
@@ -122,6 +123,8 @@ class Shards:
         members = {}
         for number, offset, size, crc in rows.tolist():
             extension = index.extensions[number]
+            if only is not None and extension not in only:
+                continue
             where = f"{path}, member {index.keys[i]}.{extension} at offset {offset}"
             content = self._content(path, offset, size, where)
             if zlib.crc32(content) != crc:

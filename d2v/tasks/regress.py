@@ -81,6 +81,7 @@ class Regress(Task):
 
     settings: RegressSettings
     needs_member: ClassVar[str | None] = NUMBER
+    target_members: ClassVar[tuple[str, ...]] = (NUMBER,)
 
     @property
     def main_score(self) -> str:
