@@ -13,47 +13,61 @@ from d2v.terminal import explained_errors, show
 _STDIN = "-"
 
 
+RunName = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run directory that was fine-tuned, or a model folder.",
+        show_default=False,
+    ),
+]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Files, folders, or - for standard input. Of text, each line is one input; the two "
+        "texts of a pair stand in one line with a tab between.",
+        show_default=False,
+    ),
+]
+Format = Annotated[
+    Literal["table", "jsonl"] | None,
+    typer.Option(
+        "--format",
+        help="A table, or JSON lines; without it a table on a terminal.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", metavar="FILE", help="Write there instead of the screen.", show_default=False
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(
+        "--top",
+        min=1,
+        metavar="N",
+        help="Name the N likeliest classes; without it 5 in a table, all in JSON lines.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Inputs at once.")]
+NoLanguageModel = Annotated[
+    bool, typer.Option("--no-lm", help="Decode speech without the language model.")
+]
+
+
 def predict(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run directory that was fine-tuned, or a model folder.",
-            show_default=False,
-        ),
-    ],
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Files, folders, or - for standard input. Of text, each line is one input; the "
-            "two texts of a pair stand in one line with a tab between.",
-            show_default=False,
-        ),
-    ],
-    format: Annotated[
-        Literal["table", "jsonl"] | None,
-        typer.Option(
-            help="A table, or JSON lines; without it a table on a terminal.", show_default=False
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write there instead of the screen.", show_default=False),
-    ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Name the N likeliest classes; without it 5 in a table, all in JSON lines.",
-            show_default=False,
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Inputs at once.")] = 16,
-    no_lm: Annotated[
-        bool, typer.Option("--no-lm", help="Decode speech without the language model.")
-    ] = False,
+    run: RunName,
+    inputs: Inputs,
+    format: Format = None,
+    output: Output = None,
+    top: Top = None,
+    batch_size: BatchSize = 16,
+    no_lm: NoLanguageModel = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
