@@ -11,6 +11,11 @@ STAGES = ("prepare", "pretrain", "probe", "finetune")
 """In the order in which a run does them."""
 
 
+def examples(*lines: str) -> str:
+    """A command's last words of help."""
+    return "\n\n".join(("[b]Examples[/b]", *lines))  # rich makes a paragraph of each
+
+
 def chosen_stages(stages: str) -> tuple[str, ...]:
     """The stages named in `--stages A,B`, in pipeline order; none for all."""
     names = {name.strip() for name in stages.split(",")} - {""}

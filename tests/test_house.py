@@ -27,7 +27,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """From the ground up. Rooms on one floor do not know each other."""
 
-SAME_ROOM = {"parameters": "cli", "terminal": "cli", "__main__": "cli", "cli_predict": "cli"}
+SAME_ROOM = {
+    "cli_parts": "cli",
+    "cli_recipes": "cli",
+    "parameters": "cli",
+    "terminal": "cli",
+    "__main__": "cli",
+    "cli_predict": "cli",
+}
 """Files that share the command line's room."""
 
 OPTIONS = {"--out", "--dry-run", "--print-config", "--fresh", "--quiet", "-q", "--verbose", "-v"}

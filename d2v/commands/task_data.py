@@ -138,9 +138,7 @@ def labelled(task: Task, shards: Shards) -> Ints:
     return places
 
 
-def _learnable(
-    recipe: Recipe, task: Task, train: Shards, numbers: Ints
-) -> tuple[Ints, list[str]]:
+def _learnable(recipe: Recipe, task: Task, train: Shards, numbers: Ints) -> tuple[Ints, list[str]]:
     """The labelled training samples without those that cannot be learned from, and a remark.
 
     Raises:

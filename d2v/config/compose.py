@@ -111,7 +111,10 @@ def _compose(path: Path, parsed: list[Override], recipe: str, adopted: Adopted |
     for override in request.values:
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
     sources = sources_of(
-        path, overrides, request.values, None if adopted is None else (adopted.values, adopted.origin)
+        path,
+        overrides,
+        request.values,
+        None if adopted is None else (adopted.values, adopted.origin),
     )
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UsageError(
