@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -243,5 +243,7 @@ class Objective(nn.Module, ABC):
 
 def _each(what: _T, change: Callable[[Tensor], Tensor]) -> _T:
     """The same with every tensor changed."""
-    tensors = {name: one for name, one in vars(what).items() if isinstance(one, Tensor)}
-    return replace(what, **{name: change(one) for name, one in tensors.items()})
+    changed: dict[str, Any] = {
+        name: change(one) for name, one in vars(what).items() if isinstance(one, Tensor)
+    }
+    return replace(what, **changed)
