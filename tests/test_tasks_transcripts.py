@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
 
 from d2v.errors import BadSampleError, UsageError
 from d2v.modalities.speech.transcripts import summarise, transcript_totals
 from d2v.recipe import FinetuneSettings
-from d2v.tasks import TaskReader, build_task
+from d2v.tasks import build_task
 from d2v.tasks.ctc import Ctc
 from d2v.tasks.ctc_model import CtcSettings
 from d2v.tasks.transcripts import as_ids, as_text, frames_needed, vocabulary_of
-from d2v.types import Batch, Mask
+from d2v.types import Batch
 from tests.ctc_case import SYMBOLS, task
+from tests.speech_case import CONVOLUTION, batch_of, build, modality, waves
 
 GOOD: dict[str, Any] = {"blank": "<s>", "word_boundary": "|", "symbols": list(SYMBOLS)}
 
@@ -127,43 +127,25 @@ def test_target__that_is_nothing_is_a_bad_sample(parts: dict[str, bytes], messag
         task().target(parts)
 
 
-class Three:
-    """Every example is three tokens."""
-
-    def decode(
-        self, parts: dict[str, bytes], generator: Generator | None, limit: int | None = None
-    ) -> Tensor:
-        return torch.zeros(3)
-
-    def collate(self, examples: Any) -> Batch:
-        return Batch(inputs=torch.stack(list(examples)))
-
-    def num_tokens(self, example: Tensor) -> int | None:
-        return len(example)
-
-    def sample_mask(self, batch: Batch, generators: Any) -> Mask:
-        return Mask.of(torch.ones(len(batch), 3, dtype=torch.bool))
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("AXB", "'X', which is not in the vocabulary"),
-     ("ABC", "takes 4 frames at least, and it has 3"),
-     ("A", None), ("AB", None), (None, None)],
+    ("text", "num_tokens", "message"),
+    [("AXB", 9, "'X', which is not in the vocabulary"),
+     ("AXB", None, "'X', which is not in the vocabulary"),
+     ("ABC", 3, "takes 4 frames at least, and it has 3"), ("ABC", 4, None), ("ABC", None, None),
+     ("AA", 3, "takes 4 frames")],
 )  # fmt: skip
-def test_reader__refuses_what_cannot_be_learned_in_training_alone(
-    text: str | None, message: str | None
+def test_problem__is_what_cannot_be_learned(
+    text: str, num_tokens: int | None, message: str | None
 ) -> None:
-    parts = details(transcript=text) if text else details()
-    reading = TaskReader(Three(), task())
-    assert reading.decode(parts, None).target == text, "it is scored all the same"
-    learning = TaskReader(Three(), task(), for_training=True)
-    if message is None:
-        example = learning.decode(parts, None)
-        assert learning.sample_mask(learning.collate([example]), []) is not None
-        return
-    with pytest.raises(BadSampleError, match=message):
-        learning.decode(parts, None)
+    problem = task().problem(text, num_tokens)
+    assert problem is None if message is None else message in str(problem)
+
+
+def test_tokens_of_a_length__are_those_of_the_frontend() -> None:
+    speech = modality("convolution")
+    for wave in waves(60, 99, 100, 311):
+        features = build(CONVOLUTION).features(batch_of("convolution", [wave]))
+        assert speech.num_tokens(len(wave)) == features.shape[1]
 
 
 @pytest.mark.parametrize("crop", [{"max_length": 3.0}, {"length_mode": "crop"}])

@@ -114,7 +114,8 @@ def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
         classes = chosen["train"].classes
         chosen |= {name: chosen[name].relabelled(classes) for name in tests if len(chosen[name])}
     return TaskData(
-        task=task, folder=folder, train=chosen["train"], train_numbers=train_numbers, val=chosen["val"],
+        task=task, folder=folder, train=chosen["train"], train_numbers=train_numbers,
+        val=chosen["val"],
         test=chosen["test"] if "test" in chosen and len(chosen["test"]) else None,
         tests={name: chosen[name] for name in tests if len(chosen[name])},
         remarks=remarks,
@@ -149,10 +150,10 @@ def _learnable(recipe: Recipe, task: Task, train: Shards, numbers: Ints) -> tupl
     modality = build_modality(recipe.modality)
     good, problems = [], []
     for number in numbers.tolist():
-        length = float(train.lengths[number])
+        num_tokens = modality.num_tokens(int(train.lengths[number]))
         try:
             target = task.target(train.read(number, only=task.target_members))
-            problem = task.problem(target, modality.plan(recipe.encoder, length).num_tokens)
+            problem = "no label" if target is None else task.problem(target, num_tokens)
         except BadSampleError as error:
             problem = str(error)
         if problem is None:

@@ -108,7 +108,7 @@ class Trainer:
         job = training_job(
             recipe, settings, shards, self.world, stage=f"finetune {trial.name}", folder=folder,
             objective=objective, verbosity=self.verbosity,
-            reader=TaskReader(build_modality(recipe.modality), self.data.task, for_training=True),
+            reader=TaskReader(build_modality(recipe.modality), self.data.task),
         )  # fmt: skip
         model = job.objective
         assert isinstance(model, TaskModel)

@@ -165,8 +165,8 @@ class Modality(ABC):
                 cropped, at a place that the generator draws (without one, at its beginning).
         """
 
-    def num_tokens(self, example: Tensor) -> int | None:
-        """How many tokens an example gives, where targets must not be longer; else None."""
+    def num_tokens(self, length: int) -> int | None:
+        """Tokens of a sample of so much length, as stored, where targets must fit; else None."""
         return None
 
     @abstractmethod

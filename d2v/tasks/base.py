@@ -48,6 +48,8 @@ class Task(ABC):
 
     needs_member: ClassVar[str | None] = None
     """Extension of the member that a labelled sample has; None where a class id is the label."""
+    target_members: ClassVar[tuple[str, ...]] = ()
+    """Extensions of the members that `target` reads."""
 
     @property
     @abstractmethod

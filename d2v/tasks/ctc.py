@@ -46,7 +46,8 @@ class Ctc(Task):
     settings: CtcSettings
     symbols: tuple[str, ...]
     decoder: Decoder | None = field(default=None, compare=False)
-    needs_member: ClassVar[str] = TRANSCRIPT
+    needs_member: ClassVar[str | None] = TRANSCRIPT
+    target_members: ClassVar[tuple[str, ...]] = (_DETAILS,)
 
     @classmethod
     def of_data(cls, settings: CtcSettings, folder: Path) -> Ctc:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Generator, Tensor
 
-from d2v.errors import BadSampleError
 from d2v.tasks.base import Task
 from d2v.types import Batch, Mask
 
@@ -24,9 +23,6 @@ class Examples(Protocol):
     def collate(self, examples: Sequence[Tensor]) -> Batch:
         """Examples side by side."""
 
-    def num_tokens(self, example: Tensor) -> int | None:
-        """How many tokens an example gives; None where that depends on nothing."""
-
     def sample_mask(self, batch: Batch, generators: Sequence[Generator]) -> Mask:
         """Where the model must predict."""
 
@@ -40,18 +36,10 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskReader:
-    """Reads stored samples for a task; picklable.
-
-    Args:
-        modality: reads the examples.
-        task: reads the targets.
-        for_training: whether samples are learned from: those that cannot be are then refused,
-            though a model can be scored on them.
-    """
+    """Reads stored samples for a task; picklable."""
 
     modality: Examples
     task: Task
-    for_training: bool = False
 
     def decode(
         self, parts: dict[str, bytes], generator: Generator | None, limit: int | None = None
@@ -62,15 +50,10 @@ class TaskReader:
         whose targets hold for every part of a sample.
 
         Raises:
-            BadSampleError: the input cannot be read, or the target not be learned.
+            BadSampleError: the input or the target cannot be read.
         """
         target = self.task.target(parts)
-        inputs = self.modality.decode(parts, generator, limit)
-        if self.for_training and target is not None:
-            problem = self.task.problem(target, self.modality.num_tokens(inputs))
-            if problem is not None:
-                raise BadSampleError(problem)
-        return Example(inputs, target)
+        return Example(self.modality.decode(parts, generator, limit), target)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """The modality's batch with targets."""

@@ -147,9 +147,9 @@ class Speech(Modality):
             raise BadSampleError("some of its samples are not finite")
         return crop(samples, None if limit is None else max(limit, needed), generator)
 
-    def num_tokens(self, example: Tensor) -> int:
+    def num_tokens(self, length: int) -> int:
         """As the frontend makes them."""
-        return self.settings.frontend.geometry.num_tokens(len(example))
+        return self.settings.frontend.geometry.num_tokens(length)
 
     def collate(self, examples: Sequence[Tensor]) -> Batch:
         """(B, S) float32, zeros behind what is shorter; padding marked in tokens."""
