@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from d2v.tasks.decoding import build
 from d2v.tasks.decoding.base import BeamSettings, Decoder, Word
@@ -122,6 +124,36 @@ def test_beam_of_one__leaves_out_a_word_that_was_cut_short(make: Callable[..., D
     decoder = make(SYMBOLS, ["A", "BBB"], None, BeamSettings(beam=1, word_score=0.0))
     found = decoder.decode(heard("A|_B"))
     assert [word.text for word in found.words] == ["A"]
+
+
+def sounds(*frames: dict[str, float]) -> Tensor:
+    """Log-probabilities (T, V), not normalised; what is not named is all but impossible."""
+    rows = [[frame.get(symbol, -5000.0) for symbol in SYMBOLS] for frame in frames]
+    return torch.tensor(rows)
+
+
+@BOTH
+def test_whole_words__are_preferred_to_a_better_part_of_one(make: Callable[..., Decoder]) -> None:
+    settings = BeamSettings(beam_threshold=1e6, word_score=-2000.0)
+    assert make(SYMBOLS, ["A"], None, settings).decode(sounds({"A": 0.0})).text == "A"
+
+
+@BOTH
+def test_repeats__are_one_letter_unless_a_blank_parts_them(make: Callable[..., Decoder]) -> None:
+    decoder = make(SYMBOLS, ["B", "BB"], None, BeamSettings(word_score=0.0))
+    assert decoder.decode(heard("BBB|")).text == "B"
+    assert decoder.decode(heard("B_B|")).text == "BB"
+
+
+@BOTH
+@pytest.mark.parametrize(("threshold", "text"), [(2.0, "BA"), (0.5, "")])
+def test_threshold__drops_what_falls_behind(
+    threshold: float, text: str, make: Callable[..., Decoder]
+) -> None:
+    """Within half a nat only A A is left, which is the beginning of a word and no whole one."""
+    decoder = make(SYMBOLS, ["AB", "BA"], None, BeamSettings(beam_threshold=threshold))
+    log_probs = sounds({"A": -0.3, "B": -1.3}, {"A": 0.0, "B": -20.0})
+    assert decoder.decode(log_probs).text == text
 
 
 @BOTH
