@@ -33,7 +33,7 @@ def mine_fixture(desk: Path) -> Path:
 
 
 def numbers(name: str, folder: Path = SETS / "common") -> list[int]:
-    return subset_numbers(folder, name, Shards.open(folder / "train")).tolist()
+    return [int(i) for i in subset_numbers(folder, name, Shards.open(folder / "train"))]
 
 
 def test_subsets__are_written_and_told(mine: Path) -> None:

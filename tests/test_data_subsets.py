@@ -31,7 +31,7 @@ def prepared(folder: Path, count: int = 60, labels: int = 3) -> Shards:
     return Shards.open(folder / "train")
 
 
-def written(folder: Path, *, seed: int = 0, **amounts: str) -> dict[str, list[int]]:
+def written(folder: Path, seed: int = 0, /, **amounts: str) -> dict[str, list[int]]:
     """Name -> places, read back."""
     checked = PrepareSettings(subsets=amounts).subsets
     write_subsets(folder, checked, seed=seed, unit=SECONDS)
@@ -80,7 +80,8 @@ def test_length_in_another_unit__is_refused() -> None:
 def slow_order(labels: list[int], keys: list[str], seed: int) -> list[int]:
     """Written from the description, class by class."""
     tickets = {key: hashlib.sha256(f"d2v subset {seed} {key}".encode()).hexdigest() for key in keys}
-    first, rest = [], []
+    first: list[tuple[float, str, int]] = []
+    rest: list[tuple[float, str, int]] = []
     for label in set(labels):
         members = [i for i in range(len(keys)) if labels[i] == label]
         members.sort(key=lambda i: tickets[keys[i]])
@@ -144,7 +145,7 @@ def test_a_class__leaves_out_what_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_length__is_not_exceeded_and_the_next_sample_would(tmp_path: Path, seed: int) -> None:
     shards = prepared(tmp_path)
-    found = written(tmp_path, seed=seed, few="30 seconds")["few"]
+    found = written(tmp_path, seed, few="30 seconds")["few"]
     total = int(shards.lengths[found].sum())
     assert total <= 300
     keys = [shards.key(i) for i in range(len(shards))]
@@ -160,9 +161,9 @@ def test_length__holds_one_sample_at_least(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_smaller_subsets__lie_in_larger_ones(tmp_path: Path, seed: int) -> None:
     prepared(tmp_path, count=90)
-    percents = written(tmp_path, seed=seed, a="1 %", b="10 %", c="30 %", d="70 %")
-    classes = written(tmp_path, seed=seed, a="1 a class", b="2 a class", c="9 a class")
-    lengths = written(tmp_path, seed=seed, a="9 seconds", b="60 seconds", c="100 seconds")
+    percents = written(tmp_path, seed, a="1 %", b="10 %", c="30 %", d="70 %")
+    classes = written(tmp_path, seed, a="1 a class", b="2 a class", c="9 a class")
+    lengths = written(tmp_path, seed, a="9 seconds", b="60 seconds", c="100 seconds")
     for found in (percents, classes, lengths):
         chain = [set(numbers) for numbers in found.values()]
         assert all(small < large for small, large in zip(chain, chain[1:], strict=False))
@@ -199,7 +200,7 @@ def test_a_class__needs_classes(tmp_path: Path) -> None:
 
 def test_file__tells_amount_seed_samples_length_and_keys(tmp_path: Path) -> None:
     shards = prepared(tmp_path)
-    numbers = written(tmp_path, seed=3, few="10 %")["few"]
+    numbers = written(tmp_path, 3, few="10 %")["few"]
     record = json.loads((tmp_path / "subsets.json").read_text())
     assert record == {
         "few": {
