@@ -44,7 +44,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         folder = stage_folder(loaded, options, "finetune")
         trainer = Trainer(
             recipe=recipe, settings=settings, data=data,
-            start=None if start is None else start.path, world=world, folder=folder / TRIALS,
+            start=start, world=world, folder=folder / TRIALS,
             stop=stop, verbosity=options.verbosity,
         )  # fmt: skip
         if not world.writes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from d2v.build import check_samples, fitting_checkpoint
 from d2v.commands.options import Options
 from d2v.commands.stage import open_split, shards_folder, stage_folder
 from d2v.config import Loaded
+from d2v.data.amounts import ALL
 from d2v.data.index import Ints
 from d2v.data.shards import Shards
 from d2v.data.subsets import subset_numbers
@@ -51,7 +55,7 @@ class TaskData:
         Raises:
             UsageError: there is no such subset, or it holds no label.
         """
-        if name == "all":
+        if name == ALL:
             return self.train
         whole = Shards.open(self.train.folder)
         chosen = np.intersect1d(subset_numbers(self.folder, name, whole), self.train_numbers)
@@ -62,11 +66,16 @@ class TaskData:
             )
         return whole.select(chosen)
 
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        """What decides the result: split -> fingerprint."""
+    def inputs(self, subsets: Iterable[str]) -> dict[str, Any]:
+        """What of the data decides the result: classes, and fingerprints of splits and subsets."""
         named = {"train": self.train, "val": self.val, "test": self.test, **self.tests}
-        return {name: shards.fingerprint for name, shards in named.items() if shards is not None}
+        found = {name: shards.fingerprint for name, shards in named.items() if shards is not None}
+        for name in set(subsets) - {ALL}:
+            shards = self.train_subset(name)
+            keys = "\n".join(shards.key(i) for i in range(len(shards)))
+            found[f"subset {name}"] = hashlib.sha256(keys.encode()).hexdigest()
+        classes = {"number of classes": len(self.train.classes)} if self.train.classes else {}
+        return {**classes, **found}
 
 
 def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
@@ -90,9 +99,6 @@ def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
     names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
     splits = {name: open_split(recipe, folder, name) for name in names}
     task = task_of(settings, splits["train"], folder)
-    for name in settings.subset:
-        if name != "all":
-            subset_numbers(folder, name, splits["train"])
     tests = {
         name: open_split(recipe, shards_folder(loaded, options, f"tests-{name}", data), "test")
         for name, data in recipe.data.tests.items()
@@ -110,16 +116,19 @@ def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
     chosen["train"] = splits["train"].select(train_numbers)
     remarks += told
     if isinstance(task, Classify):
-        _check_classes(chosen)
+        _check_classes(chosen, task.settings)
         classes = chosen["train"].classes
-        chosen |= {name: chosen[name].relabelled(classes) for name in tests if len(chosen[name])}
-    return TaskData(
+        chosen = {name: shards.relabelled(classes) for name, shards in chosen.items()}
+    data = TaskData(
         task=task, folder=folder, train=chosen["train"], train_numbers=train_numbers,
         val=chosen["val"],
         test=chosen["test"] if "test" in chosen and len(chosen["test"]) else None,
         tests={name: chosen[name] for name in tests if len(chosen[name])},
         remarks=remarks,
     )  # fmt: skip
+    for name in settings.subset:
+        data.train_subset(name)
+    return data
 
 
 def task_of(settings: FinetuneSettings, train: Shards, folder: Path) -> Task:
@@ -196,7 +205,10 @@ def start_checkpoint(
     named = settings.checkpoint
     if named is None and recipe.pretrain is not None:
         named = recipe.pretrain.checkpoint
-    checkpoint = fitting_checkpoint(recipe, named or stage_folder(loaded, options, "pretrain"))
+    # The recipe as it is outside of fine-tuning: that may give the input other figures (reference
+    # P11), which are no other architecture.
+    place = named or stage_folder(loaded, options, "pretrain")
+    checkpoint = fitting_checkpoint(loaded.settings, place)
     trained = checkpoint.state.get("about", {})
     for shards in (data.train, data.val, data.test, *data.tests.values()):
         if shards is not None:
@@ -204,9 +216,16 @@ def start_checkpoint(
     return checkpoint
 
 
-def _check_classes(splits: dict[str, Shards]) -> None:
-    """At least two, and none that training never sees."""
+def _check_classes(splits: dict[str, Shards], settings: ClassifySettings) -> None:
+    """At least two, none that training never sees, and as many as the score is made for."""
     train = splits["train"]
+    if settings.score != "accuracy" and len(train.classes) != 2:
+        raise UsageError(
+            f"finetune.task.score is {settings.score}, and {train.folder} has "
+            f"{len(train.classes)} classes",
+            expected="two classes",
+            remedy="Set finetune.task.score=accuracy.",
+        )
     known = {train.classes[label] for label in np.unique(train.labels)}
     if len(known) < 2:
         raise UsageError(

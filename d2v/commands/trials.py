@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from d2v.build import choose_attention, fitting_checkpoint, load_network, resolve_precision
+from d2v.build import choose_attention, load_network, resolve_precision
 from d2v.commands.scoring import Scorer
 from d2v.commands.task_data import TaskData
 from d2v.commands.training import calibration_batches, training_job
@@ -16,15 +16,18 @@ from d2v.core.encoder import Encoder
 from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
 from d2v.data.shards import Shards
+from d2v.engine.checkpoint import Checkpoint
 from d2v.engine.distributed import World
 from d2v.engine.loop import train
 from d2v.engine.plots import plot_curves
 from d2v.engine.progress import load_best
 from d2v.engine.signals import StopRequest
 from d2v.engine.tracking import read_metrics
+from d2v.errors import UsageError
 from d2v.modalities import build_modality
 from d2v.recipe import FinetuneSettings, Recipe
 from d2v.tasks import TaskModel, TaskReader
+from d2v.types import Frontend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ class Trainer:
     recipe: Recipe
     settings: FinetuneSettings
     data: TaskData
-    start: Path | None
+    start: Checkpoint | None
     world: World
     folder: Path
     stop: StopRequest
@@ -142,7 +145,7 @@ class Trainer:
         model.initialise(generator_for("finetune", trial.seed))
         if trial.init == "pretrained":
             assert self.start is not None
-            load_network(fitting_checkpoint(self.recipe, self.start), frontend, model.encoder)
+            _load(self.start, frontend, model.encoder)
             model.copy_to_average()
         return model
 
@@ -181,6 +184,19 @@ def best_rates(
         rates = found.setdefault(trial.cell, {})
         rates.setdefault(trial.learning_rate, []).append(val_scores[trial.name])
     return {cell: max(rates, key=lambda rate: _mean(rates[rate])) for cell, rates in found.items()}
+
+
+def _load(start: Checkpoint, frontend: Frontend, encoder: Encoder) -> None:
+    """The student of a checkpoint into the model. Raises UsageError where it does not fit."""
+    try:
+        load_network(start, frontend, encoder)
+    except RuntimeError as error:
+        raise UsageError(
+            f"The weights of {start.path} do not fit the model: finetune.modality or "
+            "finetune.encoder changes its architecture",
+            expected="changes there that leave every tensor alone (dropout, masks, augmentation)",
+            remedy="Take the setting out of finetune, or set finetune.init=scratch.",
+        ) from error
 
 
 def _mean(values: Sequence[float]) -> float:
