@@ -143,7 +143,7 @@ class Ctc(Task):
         patience = self.settings.blank_patience
         if patience is not None and len(shares) >= patience and not any(shares[-patience:]):
             raise GuardError(
-                f"Nothing but blanks was decoded on val, {patience} times in a row",
+                f"Nothing but blanks and word boundaries on val, {patience} times in a row",
                 expected="some characters by now",
                 remedy="A higher learning rate, more steps or a pre-trained encoder help; where it "
                 "only takes longer, raise finetune.task.blank_patience.",
