@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +17,21 @@ from d2v.commands.options import Options
 from d2v.commands.scoring import figures_of
 from d2v.commands.stage import LEARNED, agree, need, stage_folder, this_world, working
 from d2v.commands.task_data import open_task_data, start_checkpoint
-from d2v.commands.trials import Trainer, Trial, best_rates, kept_cell, trials_of
+from d2v.commands.trials import (
+    Trainer,
+    Trial,
+    best_rates,
+    kept_cell,
+    known_or_least,
+    trials_of,
+)
 from d2v.config import Loaded
 from d2v.engine.checkpoint import Checkpoint
 from d2v.engine.distributed import World
 from d2v.engine.progress import load_best
 from d2v.engine.run_directory import RunDirectory
-from d2v.engine.signals import stop_requests
+from d2v.engine.signals import StopRequest, stop_requests
+from d2v.errors import InterruptedRunError, StoppedError
 from d2v.model_folder import save_model
 from d2v.recipe import FinetuneSettings, Recipe
 from d2v.report import Report
@@ -40,13 +50,15 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
     with stop_requests() as stop, this_world(recipe) as world:
         data = open_task_data(loaded, options)
         start = start_checkpoint(loaded, options, recipe, data)
-        inputs = data.fingerprints | ({} if start is None else {"checkpoint": start.digest})
+        inputs = data.inputs(settings.subset)
+        inputs |= {} if start is None else {"checkpoint": start.digest}
         folder = stage_folder(loaded, options, "finetune")
         trainer = Trainer(
             recipe=recipe, settings=settings, data=data,
             start=start, world=world, folder=folder / TRIALS,
             stop=stop, verbosity=options.verbosity,
         )  # fmt: skip
+        trainer.check()
         if not world.writes:
             _train_all(trainer, world)
             return Report(headline="")
@@ -75,7 +87,8 @@ def _train_all(trainer: Trainer, world: World) -> dict[str, float]:
         trainer.train(trial)
         if world.writes:
             best = load_best(trainer.folder / trial.name / "checkpoints")
-            scores[trial.name] = float(best.state["progress"]["best_score"] or 0.0)
+            score = best.state["progress"]["best_score"]
+            scores[trial.name] = math.nan if score is None else float(score)
     return scores
 
 
@@ -96,10 +109,13 @@ def _train_and_report(
             chosen.setdefault(trial.cell, []).append(trial)
     cells, kept = [], None
     for cell, group in chosen.items():
-        asked = {trial.name: _ask(trainer, trial, stage.path) for trial in group}
+        asked = {}
+        for trial in group:
+            _heed(trainer.stop)
+            asked[trial.name] = _ask(trainer, trial, stage.path)
         cells.append(_scored(trainer, group, asked, val_scores))
         if cell == kept_cell(trainer.settings):
-            best = max(group, key=lambda trial: val_scores[trial.name])
+            best = max(group, key=lambda trial: known_or_least(val_scores[trial.name]))
             kept = _Kept(trial=best, asked=asked[best.name], figures=cells[-1].as_json())
     assert kept is not None
     remarks = _keep(trainer, kept, loaded, options, stage)
@@ -124,6 +140,13 @@ def _train_and_report(
         }
     )
     return report
+
+
+def _heed(stop: StopRequest) -> None:
+    """Stop between two models: everything that was trained is saved."""
+    if stop.signal is not None:
+        kind = InterruptedRunError if stop.signal == signal.SIGINT else StoppedError
+        raise kind("Stopped before the scores", remedy="The same command works them out.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import numpy as np
 from d2v.build import check_samples, fitting_checkpoint
 from d2v.commands.options import Options
 from d2v.commands.stage import open_split, shards_folder, stage_folder
+from d2v.commands.task_checks import check_classes, no_labels
 from d2v.config import Loaded
 from d2v.data.amounts import ALL
 from d2v.data.index import Ints
@@ -109,14 +110,14 @@ def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
         numbers = labelled(task, shards)
         chosen[name] = shards.select(numbers)
         if len(numbers) == 0 and name in ("train", "val"):
-            raise _no_labels(shards, task)
+            raise no_labels(shards, task)
         if len(numbers) == 0:
             remarks.append(f"{name} has no labels and is not scored; d2v predict labels it.")
     train_numbers, told = _learnable(recipe, task, splits["train"], labelled(task, splits["train"]))
     chosen["train"] = splits["train"].select(train_numbers)
     remarks += told
     if isinstance(task, Classify):
-        _check_classes(chosen, task.settings)
+        check_classes(chosen, task.settings)
         classes = chosen["train"].classes
         chosen = {name: shards.relabelled(classes) for name, shards in chosen.items()}
     data = TaskData(
@@ -214,42 +215,3 @@ def start_checkpoint(
         if shards is not None:
             check_samples(recipe, shards, trained, str(checkpoint.path))
     return checkpoint
-
-
-def _check_classes(splits: dict[str, Shards], settings: ClassifySettings) -> None:
-    """At least two, none that training never sees, and as many as the score is made for."""
-    train = splits["train"]
-    if settings.score != "accuracy" and len(train.classes) != 2:
-        raise UsageError(
-            f"finetune.task.score is {settings.score}, and {train.folder} has "
-            f"{len(train.classes)} classes",
-            expected="two classes",
-            remedy="Set finetune.task.score=accuracy.",
-        )
-    known = {train.classes[label] for label in np.unique(train.labels)}
-    if len(known) < 2:
-        raise UsageError(
-            f"{train.folder} has one class only ({', '.join(sorted(known))}): there is nothing to "
-            "tell apart",
-            expected="samples of at least two classes in train",
-        )
-    for name, shards in splits.items():
-        found = {shards.classes[label] for label in np.unique(shards.labels)}
-        if strange := sorted(found - known):
-            more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-            raise UsageError(
-                f"{shards.folder} has classes that train has not: {', '.join(strange[:3])}{more}",
-                expected=f"every class of {name} among those of train",
-                remedy="Mend the labels, or add training samples of these classes; then run d2v "
-                "prepare with --fresh.",
-            )
-
-
-def _no_labels(shards: Shards, task: Task) -> UsageError:
-    what = {None: "class labels", "txt": "transcripts", "number": "numbers as labels"}
-    return UsageError(
-        f"{shards.folder} has no {what[task.needs_member]}",
-        expected="samples with labels in train and val",
-        remedy="Name the column with them (data.label_column, data.transcript_column; "
-        "data.label_kind=number for numbers), or choose another finetune.task.",
-    )
