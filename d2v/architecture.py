@@ -20,7 +20,7 @@ def architecture_of(start: Path) -> Adopted:
     """The modality's model sections and the encoder's shape out of a run's `config.yaml`.
 
     Args:
-        start: a run directory, its folder of pre-training, a checkpoint, or a model folder.
+        start: a run directory, its folder of pre-training, that of its checkpoints, or one of them.
 
     Raises:
         UsageError: nothing there tells.
@@ -39,15 +39,15 @@ def architecture_of(start: Path) -> Adopted:
             "modality": {"name": modality["name"], **adopted},
             "encoder": _without(values["encoder"], _OWN),
         },
+        same=("modality.name",),
         origin=f"--from {start}",
         start=start,
     )
 
 
 def _config_of(start: Path) -> Path:
-    places = [start / "config.yaml", start / "pretrain" / "config.yaml",
-              start.parent.parent / "config.yaml"]  # fmt: skip
-    for path in places:
+    folders = (start, start / "pretrain", start.parent, start.parent.parent)
+    for path in (folder / "config.yaml" for folder in folders):
         if path.is_file():
             return path
     raise UsageError(

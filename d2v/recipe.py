@@ -1,12 +1,12 @@
 """A recipe: one experiment, all its sections."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from d2v.config.changes import changed
 from d2v.core.encoder import EncoderSettings
 from d2v.core.probing import ProbeSettings
 from d2v.data.prepare import PrepareSettings
@@ -100,9 +100,9 @@ class FinetuneSettings(TrainSettings):
     """pretrained: the encoder starts from pre-training; scratch: from fresh weights."""
     subset: Several[str] = ("all",)
     """Which training labels: `all`, or a name out of prepare.subsets."""
-    learning_rates: Several[float] | None = None
+    learning_rates: Several[Annotated[float, Field(gt=0)]] | None = None
     """Peak learning rates to try; null: that of `optimizer`."""
-    seeds: Several[int] | None = None
+    seeds: Several[Annotated[int, Field(ge=0, lt=2**63)]] | None = None
     """Seeds of head, order, masks and dropout; null: that of the recipe."""
     modality: dict[str, Any] = {}
     """Settings of `modality` that are others while fine-tuning (augmentation, masking)."""
@@ -121,11 +121,33 @@ class FinetuneSettings(TrainSettings):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {list(values)} names a value twice")
-        if any(not rate > 0 for rate in self.learning_rates or ()):
-            raise ValueError(f"learning_rates {self.learning_rates} must be above 0")
-        if any(not 0 <= seed < 2**63 for seed in self.seeds or ()):
-            raise ValueError(f"seeds {self.seeds} must be 0 or more, below 2**63")
+        if self.score_every is None:
+            raise ValueError("score_every must not be null: scores on val choose the checkpoint")
         return self
+
+    @model_validator(mode="after")
+    def _check_frozen(self) -> "FinetuneSettings":
+        freeze, steps = self.task.freeze, self.task.freeze_steps
+        vain = ["optimizer.frontend_scale"] * (self.optimizer.frontend_scale != 1)
+        if freeze == "encoder":
+            vain += ["optimizer.layer_decay"] * (self.optimizer.layer_decay != 1)
+            vain += ["task.freeze_steps"] * (steps > 0)
+        if vain and freeze != "nothing":
+            raise ValueError(
+                f"task.freeze is {freeze}, so that {' and '.join(vain)} would change nothing: "
+                "what is frozen for good has no learning rate. Leave it out, or freeze less"
+            )
+        if self.steps.endswith("steps") and steps >= int(float(self.steps.split()[0])):
+            raise ValueError(never_thaws(steps, self.steps))
+        return self
+
+
+def never_thaws(freeze_steps: int, steps: str) -> str:
+    """What is wrong with a training that ends before anything but the head has learned."""
+    return (
+        f"task.freeze_steps {freeze_steps} leaves nothing of {steps} to the encoder; to train the "
+        "head alone, set task.freeze=encoder"
+    )
 
 
 class PartSettings(Settings):
@@ -205,13 +227,14 @@ class Recipe(Settings):
             ValueError: they are no such settings, or do not fit.
         """
         assert self.finetune is not None
-        changed: dict[str, Any] = {}
-        for section in ("modality", "encoder"):
-            own = getattr(self, section)
-            merged = _merged(own.model_dump(), getattr(self.finetune, section))
-            changed[section] = _checked_change(type(own), merged, f"finetune.{section}")
-        changed["modality"].check_encoder(changed["encoder"])
-        return self.model_copy(update=changed)
+        update: dict[str, Any] = {
+            section: changed(
+                getattr(self, section), getattr(self.finetune, section), f"finetune.{section}"
+            )
+            for section in ("modality", "encoder")
+        }
+        update["modality"].check_encoder(update["encoder"])
+        return self.model_copy(update=update)
 
     def data_set(self, stage: Stage) -> tuple[str, DataSet]:
         """The set that a stage reads, and its name among the prepared ones."""
@@ -225,24 +248,3 @@ class Recipe(Settings):
         if self.finetune is not None:
             sets |= {f"{TESTS}{name}": data for name, data in self.data.tests.items()}
         return sets
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with changes on top, section by section; another `kind` replaces its section."""
-    merged = dict(values)
-    for key, change in changes.items():
-        old, new = merged.get(key), change
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            same_kind = new.get("kind", old.get("kind")) == old.get("kind")
-            new = _merged(old, new) if same_kind else new
-        merged[key] = new
-    return merged
-
-
-def _checked_change(kind: type[Settings], values: dict[str, Any], where: str) -> Settings:
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join([where, *map(str, first["loc"])])
-        raise ValueError(f"{key}: {first['msg']}") from error

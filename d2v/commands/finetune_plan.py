@@ -9,7 +9,7 @@ from d2v.commands.batches import expected_figures, figures_of
 from d2v.commands.options import Options
 from d2v.commands.plan import horizon_of
 from d2v.commands.stage import shards_folder
-from d2v.commands.trials import trials_of
+from d2v.commands.trials import check_thaw, trials_of
 from d2v.config import Loaded
 from d2v.core.encoder import Encoder
 from d2v.data.shards import Shards
@@ -54,6 +54,7 @@ def finetune_plan(
     lines.append(f"parameters     {count:,} in frontend and encoder, and the head")
     if figures is not None:
         horizon = horizon_of(settings, figures.steps_per_epoch)
+        check_thaw(settings, horizon)
         epochs = horizon.total_steps / figures.steps_per_epoch
         lines.append(
             f"length         {horizon.total_steps:,} updates of {figures.samples_per_step:,.4g} "

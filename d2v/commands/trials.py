@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from d2v.build import choose_attention, load_network, resolve_precision
+from d2v.commands.batches import figures_of
+from d2v.commands.plan import horizon_of
 from d2v.commands.scoring import Scorer
 from d2v.commands.task_data import TaskData
 from d2v.commands.training import calibration_batches, training_job
@@ -25,7 +28,7 @@ from d2v.engine.signals import StopRequest
 from d2v.engine.tracking import read_metrics
 from d2v.errors import UsageError
 from d2v.modalities import build_modality
-from d2v.recipe import FinetuneSettings, Recipe
+from d2v.recipe import FinetuneSettings, Recipe, never_thaws
 from d2v.tasks import TaskModel, TaskReader
 from d2v.types import Frontend
 
@@ -42,7 +45,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Names its folder."""
-        return f"{self.init}-{self.subset}-lr{self.learning_rate:g}-seed{self.seed}"
+        return f"{self.init}-{self.subset}-lr{self.learning_rate!r}-seed{self.seed}"
 
     @property
     def cell(self) -> tuple[str, str]:
@@ -90,6 +93,19 @@ class Trainer:
     stop: StopRequest
     verbosity: int
 
+    def check(self) -> None:
+        """Refuse now what a trial would only stumble over when its turn comes.
+
+        Raises:
+            UsageError: the batches do not come out, or nothing but the head would learn.
+        """
+        unit = build_modality(self.recipe.modality).length_unit
+        for subset in self.settings.subset:
+            shards = self.data.train_subset(subset)
+            settings = self._fitted(shards)
+            figures = figures_of(settings, shards.lengths, unit, world_size=self.world.size)
+            check_thaw(settings, horizon_of(settings, figures.steps_per_epoch))
+
     def train(self, trial: Trial) -> dict[str, float]:
         """Train, or go on where it stopped; returns the last logged figures."""
         recipe = self.recipe.model_copy(update={"seed": trial.seed})
@@ -99,9 +115,6 @@ class Trainer:
         shards = self.data.train_subset(trial.subset)
         settings = self._fitted(shards).model_copy(update={"optimizer": optimizer})
         folder = self.folder / trial.name
-        if self.world.writes:
-            folder.mkdir(parents=True, exist_ok=True)
-        self.world.wait()
 
         def objective(horizon: Horizon, precision: str) -> TaskModel:
             model = self.fresh_model(trial)
@@ -119,6 +132,9 @@ class Trainer:
         job = replace(job, evaluate=score)
         if trial.init == "scratch":
             job = replace(job, begin=_calibration(model, recipe, shards))
+        if self.world.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.world.wait()
         try:
             return train(job, self.stop)
         finally:
@@ -199,8 +215,20 @@ def _load(start: Checkpoint, frontend: Frontend, encoder: Encoder) -> None:
         ) from error
 
 
+def known_or_least(score: float) -> float:
+    """A score to compare; one that nobody could work out (NaN) is worse than any."""
+    return -math.inf if math.isnan(score) else score
+
+
+def check_thaw(settings: FinetuneSettings, horizon: Horizon) -> None:
+    """Refuse a training that ends before anything but the head has learned. Raises UsageError."""
+    if settings.task.freeze_steps >= horizon.total_steps:
+        length = f"{horizon.total_steps} updates ({settings.steps})"
+        raise UsageError(f"finetune: {never_thaws(settings.task.freeze_steps, length)}")
+
+
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return known_or_least(sum(values) / len(values))
 
 
 def _calibration(model: TaskModel, recipe: Recipe, shards: Shards) -> Callable[[], None]:

@@ -63,11 +63,13 @@ class Adopted:
         values: nested dictionaries.
         origin: who set them, for people.
         start: the run that they were taken from.
+        same: dotted keys of values that the recipe must not have otherwise.
     """
 
     values: dict[str, Any]
     origin: str
     start: Path
+    same: tuple[str, ...] = ()
 
 
 def compose(path: Path, overrides: Sequence[str], adopted: Adopted | None = None) -> Composed:
@@ -107,6 +109,7 @@ def _compose(path: Path, parsed: list[Override], recipe: str, adopted: Adopted |
     config = hydra_compose(path.stem, overrides)
     OmegaConf.set_struct(config, False)  # a key may exist only as a default in the code
     if adopted is not None:
+        _check_same(config, adopted, recipe)
         _adopt(config, adopted.values)
     for override in request.values:
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
@@ -124,6 +127,17 @@ def _compose(path: Path, parsed: list[Override], recipe: str, adopted: Adopted |
         )
     values = _text_keys(OmegaConf.to_container(config, resolve=True))
     return Composed(values=values, sources=sources, recipe=recipe)
+
+
+def _check_same(config: DictConfig, adopted: Adopted, recipe: str) -> None:
+    for key in adopted.same:
+        own, other = (OmegaConf.select(OmegaConf.create(v), key) for v in (config, adopted.values))
+        if own is not None and own != other:
+            raise UsageError(
+                f"{adopted.origin}: its {key} is {other}, and that of {recipe} is {own}",
+                expected="the same in both",
+                remedy="Name another run, or take another recipe.",
+            )
 
 
 def _adopt(config: DictConfig, values: dict[str, Any]) -> None:

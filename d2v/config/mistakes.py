@@ -113,7 +113,7 @@ def _item(value: Any, part: str) -> Any:
         return value.get(part)
     if isinstance(value, list) and part.isdigit() and int(part) < len(value):
         return value[int(part)]
-    return None
+    return value if part == "0" and not isinstance(value, list) else None  # one stands for a list
 
 
 def _origin(key: str, composed: Composed) -> str:
