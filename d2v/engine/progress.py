@@ -62,12 +62,15 @@ class Progress:
         return figures
 
     def is_best(self, score: float) -> bool:
-        """Whether this score of the present weights is the best so far; then it is remembered."""
+        """Whether no score so far is better than this one; then it is remembered.
+
+        Of equals the latest counts, which has learned longest (a recogniser begins with nothing
+        right for a while), and patience runs out all the same.
+        """
         best = self.best_score
-        if not math.isfinite(score) or (best is not None and score <= best):
-            self.scores_since_best += 1
+        self.scores_since_best = 0 if best is None or score > best else self.scores_since_best + 1
+        if not math.isfinite(score) or (best is not None and score < best):
             return False
-        self.scores_since_best = 0
         self.best_score, self.best_checkpoint = score, f"step-{self.step:09d}"
         return True
 
