@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from d2v.config import compose, load_recipe
+from d2v.config import compose, load_recipe, origins
 from d2v.config import shipped as shipped_module
 from d2v.errors import UsageError
 from d2v.settings import Settings
@@ -76,7 +76,7 @@ def house_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "it's a house"  # spaces and quotes must survive Hydra's search path
     for name, text in FILES.items():
         write(root / name, text)
-    for module in (shipped_module, compose):
+    for module in (shipped_module, compose, origins):
         monkeypatch.setattr(module, "packaged_folder", root.resolve().joinpath)
     monkeypatch.chdir(tmp_path)
     return root

@@ -97,7 +97,8 @@ class Trainer:
         """Refuse now what a trial would only stumble over when its turn comes.
 
         Raises:
-            UsageError: the batches do not come out, or nothing but the head would learn.
+            UsageError: the batches do not come out, nothing but the head would learn, or the
+                weights to start from do not fit.
         """
         unit = build_modality(self.recipe.modality).length_unit
         for subset in self.settings.subset:
@@ -105,6 +106,10 @@ class Trainer:
             settings = self._fitted(shards)
             figures = figures_of(settings, shards.lengths, unit, world_size=self.world.size)
             check_thaw(settings, horizon_of(settings, figures.steps_per_epoch))
+        for trial in trials_of(self.recipe, self.settings):
+            if trial.init == "pretrained":  # one stands for all
+                self.fresh_model(trial)
+                break
 
     def train(self, trial: Trial) -> dict[str, float]:
         """Train, or go on where it stopped; returns the last logged figures."""

@@ -1,11 +1,13 @@
 """Settings with some of them changed, and a wrong change explained by its full key."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from d2v.config.mistakes import wanted
 from d2v.config.schema import dotted_key, suggestion, wrong_kinds
 from d2v.settings import Settings
 
@@ -31,8 +33,12 @@ def changed(settings: T, changes: Mapping[str, Any], where: str) -> T:
     except ValidationError as error:
         wrong += error.errors(include_url=False)
     if wrong:
-        sentences = [_sentence(detail, kind, merged, where) for detail in wrong]
-        raise ValueError(" ".join(dict.fromkeys(sentences)))
+        by_key: dict[str, list[ErrorDetails]] = {}
+        for detail in wrong:
+            by_key.setdefault(dotted_key(detail["loc"], kind), []).append(detail)
+        raise ValueError(
+            " ".join(_sentence(key, same, kind, merged, where) for key, same in by_key.items())
+        )
     return result
 
 
@@ -49,14 +55,17 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def _sentence(
-    detail: ErrorDetails, kind: type[BaseModel], values: Mapping[str, Any], where: str
+    key: str,
+    details: list[ErrorDetails],
+    kind: type[BaseModel],
+    values: Mapping[str, Any],
+    where: str,
 ) -> str:
-    key = dotted_key(detail["loc"], kind)
-    full = f"{where}.{key}" if key else where
-    if detail["type"] == "extra_forbidden":
+    full, first = f"{where}.{key}" if key else where, details[0]
+    if first["type"] == "extra_forbidden":
         near = suggestion(key, kind, values)
         return f"{full} is not a setting." + (f" Did you mean {where}.{near}?" if near else "")
-    if detail["type"] == "value_error":  # our validators write whole sentences
-        return f"{full}: {detail['ctx']['error']}."
-    expected = detail["msg"] or f"expected {detail['type'].partition('_')[0]}"
-    return f"{full} = {detail['input']!r}: {expected}."
+    if first["type"] == "value_error":  # our validators write whole sentences
+        return f"{full}: {first['ctx']['error']}."
+    given = json.dumps(first["input"], ensure_ascii=False, default=str)
+    return f"{full} = {given}: {wanted(details)}"

@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -66,11 +66,14 @@ def _sentence(
     own = [str(detail["ctx"]["error"]) for detail in details if detail["type"] == "value_error"]
     if own:  # our validators write whole sentences
         return f"{key}{_shown(key, composed)}: {'; '.join(own)}" if key else "; ".join(own)
+    return f"{key}{_shown(key, composed)}: {wanted(details)}"
+
+
+def wanted(details: Sequence[ErrorDetails]) -> str:
+    """What is expected of one setting, and which word was meant."""
     expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
     near = _near_choice(details)
-    return f"{key}{_shown(key, composed)}: expected {expected}." + (
-        f" Did you mean {near}?" if near else ""
-    )
+    return f"expected {expected}." + (f" Did you mean {near}?" if near else "")
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -85,7 +88,7 @@ def _expected(detail: ErrorDetails) -> str:
     return re.sub(r"^\w+ should (be |have |match )?", "", detail["msg"])
 
 
-def _near_choice(details: list[ErrorDetails]) -> str:
+def _near_choice(details: Sequence[ErrorDetails]) -> str:
     """The allowed word that looks most like the one given."""
     for detail in details:
         context = detail.get("ctx", {})

@@ -60,6 +60,8 @@ def wrong_kinds(node: Any, value: Any, loc: tuple[str | int, ...] = ()) -> Itera
     elif isinstance(value, list):
         for index, part in enumerate(value):
             yield from wrong_kinds(_child(members[0], str(index)), part, (*loc, index))
+    elif value is not None and get_args(members[0])[1:] == (Ellipsis,):  # one stands for a list
+        yield from wrong_kinds(get_args(members[0])[0], value, (*loc, 0))
     elif value is not None and not _accepts(members, value):
         for member in members:
             kind = "literal_error" if get_origin(member) is Literal else f"{member.__name__}_type"
