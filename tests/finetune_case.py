@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from torch import Tensor
 
 from d2v.engine.checkpoint import load_checkpoint
+from tests.glue_case import RECIPE as TEXT_RECIPE
+from tests.glue_case import WORDS, books
 from tests.hostile_case import d2v, photos, worked
 
 RECIPE = """\
@@ -42,12 +45,22 @@ STAGE = Path("runs/my/finetune")
 PRETRAINED = Path("runs/my/pretrain")
 PREPARED = Path("runs/my/prepare")
 TRIAL = "pretrained-all-lr0.003-seed0"
-FIVE = ("finetune.seeds=[0,1]", "finetune.init=[pretrained,scratch]")
-"""Four trials, rather."""
+TEXT_TUNING = """\
+finetune:
+  task: {name: classify, head: {pool: mean, hidden: true, dropout: 0.1}}
+  steps: 9
+  batch_size: 4
+  log_every: 1
+  score_every: 3
+  optimizer: {learning_rate: 0.02, schedule: {warmup: 1}}
+"""
 
 
 def listed(*, labels: tuple[str, ...] = CLASSES, empty: tuple[str, ...] = ()) -> list[list[str]]:
-    """Rows for list.csv: path, class, a number that goes with it, split; `empty`: unlabelled."""
+    """Rows for list.csv: path, class, a number that goes with it, split.
+
+    `empty`: splits without labels.
+    """
     rows = [["path", "label", "number", "split"]]
     for place, name in enumerate(labels):
         for number, split in enumerate(SPLITS):
@@ -57,9 +70,20 @@ def listed(*, labels: tuple[str, ...] = CLASSES, empty: tuple[str, ...] = ()) ->
     return rows
 
 
-def write_list(rows: list[list[str]]) -> None:
-    with Path("list.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+def said(count: int = 30) -> list[list[str]]:
+    """The same for texts: each class has words of its own."""
+    generator, rows = random.Random(0), [["text", "label", "number", "split"]]
+    for number in range(count):
+        kind = number % 2
+        words = generator.choices(WORDS[8 * kind : 8 * kind + 8], k=generator.randrange(3, 9))
+        split = ("train", "train", "train", "val", "test")[number // 2 % 5]
+        rows.append([" ".join(words), f"kind {kind}", f"{kind + number / 1000:g}", split])
+    return rows
+
+
+def write_list(rows: list[list[str]], name: str = "list.csv") -> None:
+    with Path(name).open("w", newline="") as file:
+        csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",").writerows(rows)
 
 
 @pytest.fixture(name="pretrained_desk", scope="session")
@@ -74,6 +98,32 @@ def pretrained_desk_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_list(listed())
         worked(d2v("run", "my.yaml", "--stages", "prepare,pretrain"))
     return desk
+
+
+@pytest.fixture(name="text_desk", scope="session")
+def text_desk_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A desk with a table of labelled texts, and an encoder of texts in `runs/tiny`."""
+    desk = tmp_path_factory.mktemp("texts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(desk)
+        patch.delenv("RANK", raising=False)
+        Path("tiny.yaml").write_text(TEXT_RECIPE)
+        books(desk / "books")
+        worked(d2v("run", "tiny.yaml"))
+        own = TEXT_RECIPE.replace("name: tiny", "name: my").partition("pretrain:")[0]
+        own = own.replace("source: books", "finetune: {source: list.tsv, whole_texts: true}")
+        Path("my.yaml").write_text(own + TEXT_TUNING)
+        write_list(said(), "list.tsv")
+    return desk
+
+
+@pytest.fixture(name="texts")
+def texts_fixture(text_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it; this process is in it."""
+    shutil.copytree(text_desk, tmp_path / "texts")
+    monkeypatch.chdir(tmp_path / "texts")
+    monkeypatch.delenv("RANK", raising=False)
+    return tmp_path / "texts"
 
 
 @pytest.fixture(name="desk")
