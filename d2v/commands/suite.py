@@ -17,8 +17,9 @@ from d2v.commands.suite_table import Done, suite_report, suite_scores
 from d2v.config import Loaded, as_yaml, load_recipe
 from d2v.engine.run_directory import opened, stage_result
 from d2v.errors import D2VError, InterruptedRunError, StoppedError, UsageError
-from d2v.recipe import PartSettings, Recipe, SuiteSettings
+from d2v.recipe import Recipe
 from d2v.report import Report
+from d2v.suite import PartSettings, SuiteSettings
 
 STAGES = ("prepare", "finetune")
 _GOES_ON = (StoppedError.exit_code, InterruptedRunError.exit_code)

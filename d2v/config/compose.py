@@ -62,14 +62,16 @@ class Adopted:
     Args:
         values: nested dictionaries.
         origin: who set them, for people.
-        start: the run that they were taken from.
+        start: the run that they were taken from; None where it was none.
         same: dotted keys of values that the recipe must not have otherwise.
+        over_all: they win over the command line, too.
     """
 
     values: dict[str, Any]
     origin: str
-    start: Path
+    start: Path | None = None
     same: tuple[str, ...] = ()
+    over_all: bool = False
 
 
 def compose(path: Path, overrides: Sequence[str], adopted: Adopted | None = None) -> Composed:
@@ -108,16 +110,19 @@ def _compose(path: Path, parsed: list[Override], recipe: str, adopted: Adopted |
     overrides = [_search_path(), *request.choices]
     config = hydra_compose(path.stem, overrides)
     OmegaConf.set_struct(config, False)  # a key may exist only as a default in the code
-    if adopted is not None:
+    if adopted is not None and not adopted.over_all:
         _check_same(config, adopted, recipe)
         _adopt(config, adopted.values)
     for override in request.values:
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    if adopted is not None and adopted.over_all:
+        _adopt(config, adopted.values)
     sources = sources_of(
         path,
         overrides,
         request.values,
         None if adopted is None else (adopted.values, adopted.origin),
+        adopted_last=adopted is not None and adopted.over_all,
     )
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UsageError(

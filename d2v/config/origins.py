@@ -36,6 +36,8 @@ def sources_of(
     overrides: list[str],
     values: list[Override],
     adopted: tuple[dict[str, Any], str] | None,
+    *,
+    adopted_last: bool = False,
 ) -> dict[str, str]:
     """Retrace Hydra's merge: the files in the order of its defaults list, then the command line.
 
@@ -44,6 +46,7 @@ def sources_of(
         overrides: what Hydra chose from.
         values: set after it.
         adopted: values from elsewhere, set in between, and who set them.
+        adopted_last: they were set after the command line's.
 
     Returns:
         Dotted key -> the file as a person knows it, the other origin, or "command line".
@@ -65,10 +68,11 @@ def sources_of(
         assert isinstance(plain, dict)
         plain.pop("defaults", None)
         _note(sources, _leaves(plain, package), spelled(file))
+    late = [(_leaves(v.value(), v.key_or_group), COMMAND_LINE) for v in values]
     if adopted is not None:
-        _note(sources, _leaves(adopted[0], ""), adopted[1])
-    for override in values:
-        _note(sources, _leaves(override.value(), override.key_or_group), COMMAND_LINE)
+        late.insert(len(late) if adopted_last else 0, (_leaves(adopted[0], ""), adopted[1]))
+    for leaves, origin in late:
+        _note(sources, leaves, origin)
     return sources
 
 
