@@ -9,11 +9,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Generator
 
-from d2v.core.intervals import bootstrap_interval, mean_interval
+from d2v.core.intervals import bootstrap_intervals, mean_interval
 from tests.maths_case import seeded
 
 Places = NDArray[np.int64]
+
+
+def bootstrap_interval(
+    score: Callable[[Places], float], num_samples: int, generator: Generator, draws: int = 1000
+) -> tuple[float, float]:
+    """The interval of one score."""
+    return bootstrap_intervals(
+        lambda places: {"score": score(places)}, num_samples, generator, draws
+    )["score"]
 
 
 def mean_of(values: NDArray[np.float64]) -> Callable[[Places], float]:
@@ -66,6 +76,21 @@ def test_bootstrap_interval__repeats_with_its_generator_and_differs_with_another
     first = bootstrap_interval(score, 50, seeded(1))
     assert bootstrap_interval(score, 50, seeded(1)) == first
     assert bootstrap_interval(score, 50, seeded(2)) != first
+
+
+def test_bootstrap_intervals__of_several_scores_are_of_the_same_draws_made_once() -> None:
+    values, calls = normal_scores(7, 40), []
+
+    def scores(places: Places) -> dict[str, float]:
+        calls.append(places)
+        return {"mean": float(values[places].mean()), "largest": float(values[places].max())}
+
+    found = bootstrap_intervals(scores, 40, seeded(8), draws=200)
+    assert len(calls) == 200
+    assert list(found) == ["mean", "largest"]
+    assert found["mean"] == bootstrap_interval(mean_of(values), 40, seeded(8), draws=200)
+    largest = bootstrap_interval(lambda places: float(values[places].max()), 40, seeded(8), 200)
+    assert found["largest"] == largest
 
 
 def test_bootstrap_interval__draws_as_many_places_as_there_are_samples() -> None:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from d2v.core.scores import (
     accuracy,
+    among_top_k,
     confusion,
     f1,
     macro_f1,
     matthews,
     pearson,
     spearman,
-    top_k_accuracy,
 )
 from tests.maths_case import seeded
 
@@ -32,6 +32,10 @@ def labellings(seed: int, num_classes: int) -> tuple[Tensor, Tensor]:
     other = torch.randint(num_classes, (n,), generator=generator)
     right = torch.rand(n, generator=generator) < 0.5
     return torch.where(right, truth, other), truth
+
+
+def share(where: Tensor) -> float:
+    return float(where.double().mean())
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 40])
@@ -95,29 +99,29 @@ def test_matthews__keeps_its_digits_with_very_many_samples() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_top_k_accuracy__equals_scikit_learn(k: int) -> None:
+def test_among_top_k__equals_scikit_learn(k: int) -> None:
     for seed in range(30):
         _, truth = labellings(seed, 7)
         logits = torch.randn(len(truth), 7, generator=seeded(seed))
         expected = metrics.top_k_accuracy_score(
             truth.numpy(), logits.numpy(), k=k, labels=list(range(7))
         )
-        assert top_k_accuracy(logits, truth, k) == pytest.approx(expected, abs=1e-9)
+        assert share(among_top_k(logits, truth, k)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_top_k_accuracy__of_one_is_the_accuracy_with_ties_too() -> None:
+def test_among_top_k__of_one_is_the_accuracy_with_ties_too() -> None:
     for seed in range(30):
         _, truth = labellings(seed, 4)
         logits = torch.randint(3, (len(truth), 4), generator=seeded(seed)).float()
         first = torch.tensor([row.index(max(row)) for row in logits.tolist()])
-        assert top_k_accuracy(logits, truth, 1) == accuracy(first, truth)
+        assert share(among_top_k(logits, truth, 1)) == accuracy(first, truth)
 
 
-def test_top_k_accuracy__gains_nothing_from_equal_logits() -> None:
+def test_among_top_k__gains_nothing_from_equal_logits() -> None:
     truth = torch.arange(10)
-    assert top_k_accuracy(torch.zeros(10, 10), truth, 5) == 0.5
-    assert top_k_accuracy(torch.zeros(10, 10), truth, 10) == 1.0
-    assert top_k_accuracy(torch.zeros(10, 10), truth, 99) == 1.0
+    assert share(among_top_k(torch.zeros(10, 10), truth, 5)) == 0.5
+    assert share(among_top_k(torch.zeros(10, 10), truth, 10)) == 1.0
+    assert share(among_top_k(torch.zeros(10, 10), truth, 99)) == 1.0
 
 
 def test_confusion__has_truth_in_rows() -> None:
@@ -185,7 +189,7 @@ def test_correlations__are_nan_with_a_number_that_is_not_finite(
 def test_scores__of_no_samples_are_nan() -> None:
     values = (
         accuracy(NOTHING, NOTHING), macro_f1(NOTHING, NOTHING, 3), f1(NOTHING, NOTHING),
-        matthews(NOTHING, NOTHING), top_k_accuracy(torch.zeros(0, 3), NOTHING, 2),
+        matthews(NOTHING, NOTHING), share(among_top_k(torch.zeros(0, 3), NOTHING, 2)),
         pearson(NOTHING, NOTHING), spearman(NOTHING, NOTHING),
     )  # fmt: skip
     assert all(math.isnan(value) for value in values)

@@ -7,11 +7,10 @@ import torch
 
 from d2v.tasks.classify import Classify, ClassifySettings
 from d2v.tasks.heads import PooledHead
-from d2v.types import Batch, Mask, Tokens
+from d2v.types import Batch, Tokens
 from tests.maths_case import Given, normal, shaken, tail_padding, tiny_encoder
 
 LABELS = torch.tensor([2, -1, 0])
-NO_MASK = Mask.of(torch.zeros(3, 5, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("lengths", [[6, 6, 6], [6, 4, 3]], ids=["whole", "padded"])
@@ -23,7 +22,7 @@ def test_classify__equals_plain_loops_over_labelled_samples(lengths: list[int]) 
     head = model.head
     assert isinstance(head, PooledHead)
     shaken(head)
-    loss = model(Batch(inputs=tokens.values, labels=LABELS), NO_MASK, monitor=True)
+    loss = model(Batch(inputs=tokens.values, labels=LABELS), None, monitor=True)
     total, right = 0.0, 0
     with torch.no_grad():
         encoded = model.encoder(tokens).last

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from d2v.core.intervals import bootstrap_interval
+from d2v.core.intervals import bootstrap_intervals
 from d2v.core.seeding import generator_for
 from d2v.data.loader import read_split
 from d2v.data.shards import Shards
@@ -116,13 +116,11 @@ def figures_of(
     each = [judge(np.arange(count)) for judge in judges]
     names = list(each[0])
 
-    def mean_of(name: str) -> Callable[[NDArray[np.int64]], float]:
-        return lambda places: float(np.mean([judge(places)[name] for judge in judges]))
+    def means(places: NDArray[np.int64]) -> dict[str, float]:
+        rows = [judge(places) for judge in judges]
+        return {name: float(np.mean([row[name] for row in rows])) for name in names[:_JUDGED]}
 
-    interval = {
-        name: bootstrap_interval(mean_of(name), count, generator_for("bootstrap", seed))
-        for name in names[:_JUDGED]
-    }
+    interval = bootstrap_intervals(means, count, generator_for("bootstrap", seed))
     return {
         "figures": {name: float(np.mean([one[name] for one in each])) for name in names},
         "std": {

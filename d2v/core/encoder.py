@@ -75,8 +75,13 @@ class BlockOutput(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the encoder returns: its output (B, T, D), the features that were asked for, and the
-    output before the final norm (the same where there is none)."""
+    """What the encoder returns.
+
+    Args:
+        last: (B, T, D) its output.
+        features: those that were asked for.
+        before_norm: the output before the final norm, the same where there is none.
+    """
 
     last: Tensor
     features: list[Tensor]

@@ -1,7 +1,7 @@
 """How far a score can be trusted: 95 % intervals over samples and over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,12 @@ from scipy import stats
 _LEVEL = 0.95
 
 
-def bootstrap_interval(
-    score: Callable[[NDArray[np.int64]], float],
+def bootstrap_intervals(
+    scores: Callable[[NDArray[np.int64]], Mapping[str, float]],
     num_samples: int,
     generator: torch.Generator,
     draws: int = 1000,
-) -> tuple[float, float]:
+) -> dict[str, tuple[float, float]]:
     """Percentile bootstrap: the middle 95 % of scores of samples drawn with replacement.
 
     It tells what another test set of the same kind might have said of the same model, and nothing
@@ -25,26 +25,34 @@ def bootstrap_interval(
     percentile, so that an infinite score does no harm.
 
     Args:
-        score: places (num_samples,) int64 of samples, some several times -> their score. It is
-            called `draws` times: look up figures of each sample there, do not make them.
+        scores: places (num_samples,) int64 of samples, some several times -> their scores by name,
+            the same names every time. It is called `draws` times: look up figures of each sample
+            there, do not make them.
         num_samples: in the test set.
         generator: on the CPU.
         draws: resamples.
 
     Returns:
-        Lower and upper end; both NaN for fewer than two samples, or where a score is NaN.
+        Lower and upper end of each score; both NaN for fewer than two samples, or where a score is
+        NaN.
 
     Source: Efron and Tibshirani 1993, chapter 13.
     """
     assert draws >= 1
     if num_samples < 2:
-        return math.nan, math.nan
+        return dict.fromkeys(scores(np.arange(num_samples)), (math.nan, math.nan))
     places = (torch.randint(num_samples, (num_samples,), generator=generator) for _ in range(draws))
-    scores = sorted(float(score(drawn.numpy())) for drawn in places)
-    if any(math.isnan(value) for value in scores):
+    rows = [scores(drawn.numpy()) for drawn in places]
+    return {name: _middle([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _middle(values: list[float]) -> tuple[float, float]:
+    """The ends of the middle 95 %; NaN where one of the values is."""
+    if any(math.isnan(value) for value in values):
         return math.nan, math.nan
-    outside = (1 - _LEVEL) / 2 * (draws - 1)
-    return scores[math.floor(outside)], scores[math.ceil(draws - 1 - outside)]
+    ranked, last = sorted(values), len(values) - 1
+    outside = (1 - _LEVEL) / 2 * last
+    return ranked[math.floor(outside)], ranked[math.ceil(last - outside)]
 
 
 class MeanInterval(NamedTuple):

@@ -23,8 +23,8 @@ def accuracy(predicted: Tensor, truth: Tensor) -> float:
     return float((predicted == truth).double().mean())
 
 
-def top_k_accuracy(logits: Tensor, truth: Tensor, k: int) -> float:
-    """Share of samples whose true class is among the k likeliest.
+def among_top_k(logits: Tensor, truth: Tensor, k: int) -> Tensor:
+    """Which samples have their true class among the k likeliest; their share is top-k accuracy.
 
     Of equal logits the class with the lower id goes first, so that a model which says the same of
     all classes gains nothing.
@@ -35,13 +35,13 @@ def top_k_accuracy(logits: Tensor, truth: Tensor, k: int) -> float:
         k: 1 or more; from C on every sample counts as right.
 
     Returns:
-        0..1; NaN without samples.
+        (N,) bool.
     """
     assert k >= 1
     assert logits.dim() == 2
     _check_pairs(logits[:, 0], truth)
     ranked = logits.argsort(dim=1, descending=True, stable=True)  # (N, C)
-    return float((ranked[:, :k] == truth.unsqueeze(1)).any(1).double().mean())
+    return (ranked[:, :k] == truth.unsqueeze(1)).any(1)
 
 
 def confusion(predicted: Tensor, truth: Tensor, num_classes: int) -> Tensor:
