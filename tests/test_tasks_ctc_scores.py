@@ -199,6 +199,17 @@ def test_language_model__can_come_from_a_file_and_keep_its_weights(tmp_path: Pat
     assert facts["tuned_on_val"] == []
 
 
+@pytest.mark.parametrize(("beam", "tuned_with"), [(7, 7), (1500, 100)])
+def test_language_model__is_weighed_with_a_narrow_beam_and_decodes_with_the_one_set(
+    tmp_path: Path, beam: int, tuned_with: int
+) -> None:
+    _, reading = fitted(tmp_path, beam={"beam": beam})
+    facts = json.loads((tmp_path / "language_model.json").read_text())
+    assert (facts["tuning_beam"], facts["beam"]["beam"]) == (tuned_with, beam)
+    assert reading.decoder is not None
+    assert reading.decoder.settings.beam == beam
+
+
 def test_task_without_a_language_model__has_no_other_reading(tmp_path: Path) -> None:
     assert task().fit_readings(["A"], [], tmp_path) == {}
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import torch
 
 from d2v.build import resolve_device, resolve_precision
 from d2v.commands.batches import expected_figures, figures_of
+from d2v.commands.fitted_batch import fitted
 from d2v.commands.options import Options
 from d2v.commands.plan import horizon_of
 from d2v.commands.stage import shards_folder
@@ -38,6 +39,7 @@ def finetune_plan(
     lines = [f"task           {settings.task.name}, freeze {settings.task.freeze}"]
     if (folder / "train" / "index.json").exists():
         lengths = Shards.open(folder / "train").lengths
+        settings = fitted(settings, lengths, unit, world_size=options.nproc)
         figures = figures_of(settings, lengths, unit, world_size=options.nproc)
     elif recipe.data.num_train_samples is not None:
         figures = expected_figures(

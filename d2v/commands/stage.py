@@ -101,8 +101,9 @@ def working(
         run.start(settings, inputs, as_yaml(loaded, with_origins=False), device)
         try:
             yield run, None
-        except UsageError:  # nothing was begun: the next try may have other settings
-            if not begun_before:
+        except UsageError:
+            # Unless something was begun, which these settings made, the next try may have others.
+            if not begun_before and not run.has_progress():
                 run.forget_start()
             raise
 

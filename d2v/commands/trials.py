@@ -11,6 +11,7 @@ from typing import Literal
 
 from d2v.build import choose_attention, load_network, resolve_precision
 from d2v.commands.batches import figures_of
+from d2v.commands.fitted_batch import fitted
 from d2v.commands.plan import horizon_of
 from d2v.commands.scoring import Scorer
 from d2v.commands.task_data import TaskData
@@ -103,7 +104,7 @@ class Trainer:
         unit = build_modality(self.recipe.modality).length_unit
         for subset in self.settings.subset:
             shards = self.data.train_subset(subset)
-            settings = self._fitted(shards)
+            settings = fitted(self.settings, shards.lengths, unit, world_size=self.world.size)
             figures = figures_of(settings, shards.lengths, unit, world_size=self.world.size)
             check_thaw(settings, horizon_of(settings, figures.steps_per_epoch))
         for trial in trials_of(self.recipe, self.settings):
@@ -118,7 +119,9 @@ class Trainer:
             update={"learning_rate": trial.learning_rate}
         )
         shards = self.data.train_subset(trial.subset)
-        settings = self._fitted(shards).model_copy(update={"optimizer": optimizer})
+        unit = build_modality(recipe.modality).length_unit
+        settings = fitted(self.settings, shards.lengths, unit, world_size=self.world.size)
+        settings = settings.model_copy(update={"optimizer": optimizer})
         folder = self.folder / trial.name
 
         def objective(horizon: Horizon, precision: str) -> TaskModel:
@@ -147,17 +150,6 @@ class Trainer:
             if rows and self.world.writes:
                 (folder / "plots").mkdir(exist_ok=True)
                 plot_curves(rows, folder / "plots" / "curves.png", trial.name)
-
-    def _fitted(self, shards: Shards) -> FinetuneSettings:
-        """The settings, with a batch of all samples where a subset has fewer than a batch takes."""
-        settings = self.settings
-        if settings.batch_size is not None:
-            fewer = min(settings.batch_size, len(shards) - len(shards) % self.world.size)
-            return settings.model_copy(update={"batch_size": fewer})
-        assert settings.batch_length is not None
-        unit = build_modality(self.recipe.modality).length_unit
-        padded = len(shards) * int(shards.lengths.max(initial=0)) / unit.size
-        return settings.model_copy(update={"batch_length": min(settings.batch_length, padded)})
 
     def fresh_model(self, trial: Trial) -> TaskModel:
         """The model before its first update."""

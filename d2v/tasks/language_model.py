@@ -29,6 +29,9 @@ from d2v.tasks.decoding.lexicon import build_lexicon
 
 ARPA, WORDS, FACTS = "lm.arpa", "words.txt", "language_model.json"
 """What a folder holds: the model, the words of the training transcripts, all the rest."""
+_TUNING_BEAM = 100
+"""Hypotheses, at most, while weights are chosen: 48 pairs of weights on 200 utterances would take
+hours with the 1,500 that are published for decoding."""
 
 
 class LanguageModelSettings(Settings):
@@ -97,7 +100,9 @@ def fit_language_model(
     decoder = build_decoder(symbols, words, folder / arpa, settings.beam)
     chosen, tried = settings.beam, list[Tried]()
     if settings.tune and val:
-        chosen, tried = tune(val, decoder.with_settings, grid_around(settings.beam))
+        narrow = settings.beam.model_copy(update={"beam": min(settings.beam.beam, _TUNING_BEAM)})
+        best, tried = tune(val, decoder.with_settings, grid_around(narrow))
+        chosen = best.model_copy(update={"beam": settings.beam.beam})
     facts = {
         "file": arpa,
         "order": order,
@@ -107,6 +112,7 @@ def fit_language_model(
         "perplexity_on_val": perplexity,
         "beam": chosen.model_dump(mode="json"),
         "tuned_on_val": [_row(one) for one in tried],
+        "tuning_beam": tried[0].settings.beam if tried else None,
         "remarks": list(decoder.remarks),
     }
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
