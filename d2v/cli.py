@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from d2v import __version__
+from d2v.cli_ablate import ablate
 from d2v.cli_parts import launch_all, load, options_of, show_once
 from d2v.cli_predict import predict
 from d2v.cli_recipes import recipes_app
@@ -165,6 +166,14 @@ app.command(
         "d2v predict runs/vision/digits photos/", "echo A fine film. | d2v predict runs/text/sst2 -"
     )
 )(predict)
+
+app.command(
+    epilog=examples(
+        "d2v ablate vision/digits",
+        "d2v ablate my.yaml 'ablate.axes.objective.beta=[0,1,2]' --jobs 2",
+        "d2v ablate vision/imagenet-base data.source=FOLDER --slurm --dry-run",
+    )
+)(ablate)
 
 
 @app.command(

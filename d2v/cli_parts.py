@@ -49,6 +49,8 @@ def options_of(
     check: bool = False,
     nproc: int = 1,
     stages: tuple[str, ...] = (),
+    jobs: int | None = None,
+    slurm: bool = False,
 ) -> "Options":
     """What the command line asks beside the recipe. Raises UsageError."""
     from d2v.commands.options import Options
@@ -63,6 +65,8 @@ def options_of(
         check=check,
         nproc=nproc,
         stages=stages,
+        jobs=jobs,
+        slurm=slurm,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from d2v.ablation import AblateSettings
 from d2v.config.changes import changed
 from d2v.core.encoder import EncoderSettings
 from d2v.core.probing import ProbeSettings
@@ -14,6 +15,7 @@ from d2v.data2vec import Data2VecSettings
 from d2v.engine.job import TrainSettings
 from d2v.modalities import ModalitySettings, SourceSettings
 from d2v.settings import Settings
+from d2v.suite import SuiteSettings
 from d2v.tasks import TaskSettings
 
 Stage = Literal["pretrain", "probe", "finetune"]
@@ -104,6 +106,9 @@ class FinetuneSettings(TrainSettings):
     """Peak learning rates to try; null: that of `optimizer`."""
     seeds: Several[Annotated[int, Field(ge=0, lt=2**63)]] | None = None
     """Seeds of head, order, masks and dropout; null: that of the recipe."""
+    baselines: bool = False
+    """Score features without training (raw pixels, TF-IDF) with the same labels, too: logistic
+    regression, its penalty chosen on val. Of classes only."""
     modality: dict[str, Any] = {}
     """Settings of `modality` that are others while fine-tuning (augmentation, masking)."""
     encoder: dict[str, Any] = {}
@@ -121,6 +126,8 @@ class FinetuneSettings(TrainSettings):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {list(values)} names a value twice")
+        if self.baselines and self.task.name != "classify":
+            raise ValueError(f"baselines are of classes, and the task is {self.task.name}")
         if self.score_every is None:
             raise ValueError("score_every must not be null: scores on val choose the checkpoint")
         return self
@@ -150,24 +157,6 @@ def never_thaws(freeze_steps: int, steps: str) -> str:
     )
 
 
-class PartSettings(Settings):
-    """One recipe of a suite."""
-
-    recipe: str
-    """Path, or name of a shipped recipe, that fine-tunes on `data.finetune`."""
-    figures: tuple[str, ...] = Field(min_length=1)
-    """What it is judged by; their mean is its score. `NAME.figure` is that of data.tests.NAME."""
-
-
-class SuiteSettings(Settings):
-    """The suite section: recipes that are fine-tuned one after the other, for one table."""
-
-    source: str | None = None
-    """A folder with a folder for each part."""
-    parts: dict[str, PartSettings] = Field(min_length=1)
-    """Folder -> part."""
-
-
 class Recipe(Settings):
     """One experiment, from raw data to scores."""
 
@@ -185,6 +174,7 @@ class Recipe(Settings):
     pretrain: PretrainSettings | None = None
     probe: ProbeSettings | None = None
     finetune: FinetuneSettings | None = None
+    ablate: AblateSettings | None = None
     suite: SuiteSettings | None = None
 
     @field_validator("name")

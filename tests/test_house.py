@@ -34,8 +34,11 @@ SAME_ROOM = {
     "terminal": "cli",
     "__main__": "cli",
     "cli_predict": "cli",
+    "cli_ablate": "cli",
+    "ablation": "recipe",
+    "suite": "recipe",
 }
-"""Files that share the command line's room."""
+"""Files that share the room of the command line, or of the recipe."""
 
 OPTIONS = {"--out", "--dry-run", "--print-config", "--fresh", "--quiet", "-q", "--verbose", "-v"}
 SURFACE = {
@@ -48,6 +51,7 @@ SURFACE = {
         *("run", "inputs", "--format", "--output", "--top", "--batch-size", "--no-lm"),
         *("--quiet", "-q", "--verbose", "-v"),
     },
+    "d2v ablate": {"recipe", "overrides", "--jobs", "--slurm"} | OPTIONS,
     "d2v run": {"recipe", "overrides", "--from", "--nproc", "--stages"} | OPTIONS,
     "d2v recipes": set(),
     "d2v recipes copy": {"name", "dest"},

@@ -16,6 +16,8 @@ class Options:
         check: verify what is already prepared instead of preparing.
         nproc: processes that train together on this machine.
         stages: the stages that `run` is limited to, in pipeline order; empty for all.
+        jobs: cells of an ablation at once; None for one, and with `slurm` for all.
+        slurm: cells of an ablation are handed to Slurm.
     """
 
     out: Path = Path("runs")
@@ -25,3 +27,5 @@ class Options:
     check: bool = False
     nproc: int = 1
     stages: tuple[str, ...] = ()
+    jobs: int | None = None
+    slurm: bool = False

@@ -65,7 +65,9 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         share_cores(0)
         modality = build_modality(recipe.modality)
         pretrained = load_encoder(recipe, checkpoint.path, settings.network)
-        encoders = {UNTRAINED: untrained_encoder(recipe, pretrained), PRETRAINED: pretrained}
+        encoders = {PRETRAINED: pretrained}
+        if settings.baselines:
+            encoders = {UNTRAINED: untrained_encoder(recipe, pretrained), **encoders}
         if settings.supervised:
             encoders[SUPERVISED] = train_supervised(loaded, options, splits, stage.path)
         unusable: set[str] = set()
@@ -168,7 +170,9 @@ def _score_all(
 ) -> dict[str, list[Score]]:
     """Every kind of features through the same probe; what is unusable is noted once."""
     read_train = partial(read_split, splits["train"], modality, batch_size=settings.batch_size)
-    functions: dict[str, Features] = dict(modality.baselines(read_train))
+    functions: dict[str, Features] = {}
+    if settings.baselines:
+        functions |= modality.baselines(read_train)
     for name, frozen in encoders.items():
         functions[name] = encoder_features(frozen, pool=settings.pool, block=settings.block)
     num_classes = len(splits["train"].classes)
@@ -214,7 +218,7 @@ def _plan(settings: ProbeSettings, recipe: Recipe) -> Report:
     fits = len(settings.labels_per_class) * settings.draws
     return Report(
         headline="Plan of probe (nothing is written)",
-        text=f"features: raw, untrained and pre-trained {settings.network}"
+        text=f"features: {'raw, untrained and ' * settings.baselines}pre-trained {settings.network}"
         f"{', trained with labels' if settings.supervised else ''}; pool {settings.pool}\n"
         f"budgets {settings.labels_per_class}, {settings.draws} draws: at most {fits} draws of "
         f"labels, {len(settings.l2_grid)} penalties and {len(settings.k_grid)} k each, "

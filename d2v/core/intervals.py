@@ -86,3 +86,25 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     quantile = float(stats.t.ppf((1 + _LEVEL) / 2, n - 1))
     return MeanInterval(mean, std, quantile * std / math.sqrt(n))
+
+
+def paired_interval(values: Mapping[int, float], others: Mapping[int, float]) -> MeanInterval:
+    """Mean difference of two settings over the seeds that both have, with Student's interval.
+
+    What a seed does to both alike cancels, so that the interval is narrower than that of two
+    independent means.
+
+    Args:
+        values: seed -> score.
+        others: seed -> score that is taken away from it.
+
+    Source: Student 1908, the paired test.
+    """
+    return mean_interval([values[seed] - others[seed] for seed in sorted({*values} & {*others})])
+
+
+def excludes_zero(interval: MeanInterval) -> bool | None:
+    """Whether zero lies outside the 95 % interval; None where there is none."""
+    if math.isnan(interval.half_width):
+        return None
+    return abs(interval.mean) > interval.half_width

@@ -44,6 +44,8 @@ class ProbeSettings(Settings):
     batch_length: float | None = Field(None, gt=0)
     """Their total length at most, each counted as the longest of them, in the modality's unit
     (seconds, tokens); null: what suits the modality."""
+    baselines: bool = True
+    """Also score raw features and the untrained encoder."""
     supervised: bool = False
     """Also train the same encoder from scratch with labels for equal steps, and probe that."""
 
@@ -117,10 +119,9 @@ def probe_scores(
     Raises:
         UsageError: another number of features in another split.
     """
-    _check_widths(train, val, test)
     unit = _Unit.of(train.features)
     centre = unit.centre if train.features.is_sparse else None
-    train, val, test = (unit.applied(part) for part in (train, val, test))
+    train, val, test = to_unit_scale(train, val, test)
     results: dict[tuple[str, Budget], list[tuple[float, float]]] = {}
     for budget in settings.labels_per_class:
         for draw in range(1 if budget == "all" else settings.draws):
@@ -142,6 +143,17 @@ def probe_scores(
         )
         for (classifier, budget), outcomes in results.items()
     ]
+
+
+def to_unit_scale(train: FeatureSet, *others: FeatureSet) -> list[FeatureSet]:
+    """All splits centred and divided by the overall deviation on train; sparse ones divided alone.
+
+    Raises:
+        UsageError: another number of features in another split.
+    """
+    _check_widths(train, *others)
+    unit = _Unit.of(train.features)
+    return [unit.applied(part) for part in (train, *others)]
 
 
 def draw_labelled(labels: Tensor, budget: Budget, generator: torch.Generator) -> Tensor:
