@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from d2v.commands.all_trials import train_all
+from d2v.commands.baselines import baseline_cells
 from d2v.commands.finetune_plan import finetune_plan
 from d2v.commands.finetune_table import Cell, finetune_report
 from d2v.commands.learned import kept_learned
@@ -27,8 +28,6 @@ from d2v.commands.trials import (
 )
 from d2v.config import Loaded
 from d2v.engine.checkpoint import Checkpoint
-from d2v.engine.distributed import World
-from d2v.engine.progress import load_best
 from d2v.engine.run_directory import RunDirectory
 from d2v.engine.signals import StopRequest, stop_requests
 from d2v.errors import InterruptedRunError, StoppedError
@@ -60,7 +59,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         )  # fmt: skip
         trainer.check()
         if not world.writes:
-            _train_all(trainer, world)
+            train_all(trainer)
             return Report(headline="")
         with working(loaded, options, "finetune", inputs) as (stage, done):
             if done is not None:
@@ -78,20 +77,6 @@ def check_data(loaded: Loaded[Recipe], options: Options) -> None:
     open_task_data(loaded, options)
 
 
-def _train_all(trainer: Trainer, world: World) -> dict[str, float]:
-    """Every trial; the best score of each on val, by its name. {} where there is nothing to do."""
-    if agree(world, finished=False):
-        return {}
-    scores = {}
-    for trial in trials_of(trainer.recipe, trainer.settings):
-        trainer.train(trial)
-        if world.writes:
-            best = load_best(trainer.folder / trial.name / "checkpoints")
-            score = best.state["progress"]["best_score"]
-            scores[trial.name] = math.nan if score is None else float(score)
-    return scores
-
-
 def _train_and_report(
     trainer: Trainer,
     loaded: Loaded[Recipe],
@@ -100,9 +85,10 @@ def _train_and_report(
     start: Checkpoint | None,
 ) -> Report:
     started = time.perf_counter()
-    val_scores = _train_all(trainer, trainer.world)
+    trained = train_all(trainer)
+    val_scores = trained.val
     trials = trials_of(trainer.recipe, trainer.settings)
-    rates = best_rates(trials, val_scores)
+    rates = best_rates(trained.candidates(trials), val_scores)
     chosen: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         if rates[trial.cell] == trial.learning_rate:
@@ -118,10 +104,11 @@ def _train_and_report(
             best = max(group, key=lambda trial: known_or_least(val_scores[trial.name]))
             kept = _Kept(trial=best, asked=asked[best.name], figures=cells[-1].as_json())
     assert kept is not None
+    cells += baseline_cells(trainer)
     remarks = _keep(trainer, kept, loaded, options, stage)
     seconds = time.perf_counter() - started
     report = finetune_report(cells, trainer.data, trainer.settings, seconds)
-    report.remarks.extend(remarks)
+    report.remarks.extend([*trained.remarks, *remarks])
     if start is not None:
         report.remarks.append(f"Pre-trained weights: {start.path}")
     stage.finish(
@@ -133,6 +120,7 @@ def _train_and_report(
                 {**vars(trial), "name": trial.name, "val": val_scores[trial.name]}
                 for trial in trials
             ],
+            "stopped": trained.stopped,
             "chosen": [cell.as_json() for cell in cells],
             "model": MODEL,
             "seconds_of_this_start": seconds,

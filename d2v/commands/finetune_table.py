@@ -22,10 +22,10 @@ class Cell:
     """What one way to begin and one subset of the labels came to, at the chosen learning rate.
 
     Args:
-        init: where the encoder's weights came from.
+        init: where the encoder's weights came from; a baseline's name.
         subset: name of the labels.
-        learning_rate: the one with the best mean score on val.
-        seeds: of the trials.
+        learning_rate: the one with the best mean score on val; None where nothing was trained.
+        seeds: of the trials; none for a baseline.
         num_train: labelled training samples.
         val: the best score on val of each seed.
         scores: reading -> split -> `figures`, `std`, `interval`, `samples` over the seeds.
@@ -33,7 +33,7 @@ class Cell:
 
     init: str
     subset: str
-    learning_rate: float
+    learning_rate: float | None
     seeds: list[int]
     num_train: int
     val: list[float]
@@ -85,8 +85,9 @@ def finetune_report(
 
 def _where(cell: Cell, reading: str) -> list[str]:
     labels = f"{cell.subset} ({cell.num_train:,})"
-    name = _INIT[cell.init] + (f" + {reading}" if reading else "")
-    return [name, labels, f"{cell.learning_rate:g}", f"{np.mean(cell.val):.3f}"]
+    name = _INIT.get(cell.init, cell.init) + (f" + {reading}" if reading else "")
+    rate = "-" if cell.learning_rate is None else f"{cell.learning_rate:g}"
+    return [name, labels, rate, f"{np.mean(cell.val):.3f}"]
 
 
 def _figure(found: Mapping[str, Any], name: str) -> str:

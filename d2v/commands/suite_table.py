@@ -173,7 +173,7 @@ def _name(figure: str, part: Done) -> str:
 
 def _told(cell: Cell, cells: list[Cell]) -> str:
     """Weights, and the labels where there is more than one subset."""
-    init, subset = _INIT[cell[0]], cell[1]
+    init, subset = _INIT.get(cell[0], cell[0]), cell[1]
     return init if len({labels for _, labels in cells}) == 1 else f"{init}, {subset}"
 
 
