@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2v.commands.stage import agree
 from d2v.core.intervals import bootstrap_intervals
 from d2v.core.seeding import generator_for
 from d2v.data.loader import read_split
 from d2v.data.shards import Shards
 from d2v.engine.distributed import World
 from d2v.engine.tracking import read_metrics
-from d2v.errors import D2VError
+from d2v.errors import D2VError, GuardError
 from d2v.modalities import Modality
 from d2v.tasks import Answer, Task, TaskModel, TaskReader
 
@@ -75,13 +76,22 @@ class Scorer:
     def during_training(
         self, model: TaskModel, val: Shards, folder: Path, world: World
     ) -> Callable[[], dict[str, float]]:
-        """The task's figures on val, for the loop; the first one picks the best checkpoint."""
+        """The task's figures on val, for the loop; the first one picks the best checkpoint.
+
+        What is returned raises GuardError in every process where the task stops the training.
+        """
 
         def score() -> dict[str, float]:
-            if not world.writes:  # rank 0 alone writes checkpoints
-                return {}
-            figures = self.task.score(self.answers(model, val))
-            self.task.check_scores([*read_metrics(folder), figures])
+            figures: dict[str, float] = {}
+            problem = None
+            if world.writes:  # rank 0 alone writes checkpoints
+                figures = self.task.score(self.answers(model, val))
+                try:
+                    self.task.check_scores([*read_metrics(folder), figures])
+                except GuardError as error:
+                    problem = error
+            if agree(world, finished=problem is not None):  # all go on together, or none
+                raise problem or GuardError("A guard of the first process stopped the training")
             return figures
 
         return score
