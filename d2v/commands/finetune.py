@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from d2v.commands.all_trials import train_all
+from d2v.commands.baselines import baseline_cells
 from d2v.commands.finetune_plan import finetune_plan
 from d2v.commands.finetune_table import Cell, finetune_report
 from d2v.commands.learned import kept_learned
@@ -103,6 +104,7 @@ def _train_and_report(
             best = max(group, key=lambda trial: known_or_least(val_scores[trial.name]))
             kept = _Kept(trial=best, asked=asked[best.name], figures=cells[-1].as_json())
     assert kept is not None
+    cells += baseline_cells(trainer)
     remarks = _keep(trainer, kept, loaded, options, stage)
     seconds = time.perf_counter() - started
     report = finetune_report(cells, trainer.data, trainer.settings, seconds)
