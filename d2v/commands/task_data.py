@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ class TaskData:
         task: what the labels mean.
         folder: of the set, where its subsets are listed.
         train: its labelled samples; so are `val` and `test`.
-        train_numbers: places of these in the whole split.
+        whole_train: the split that these are taken from.
+        train_numbers: their places in it.
         val: picks checkpoints and learning rates.
         test: scored once at the end; None where there is none with labels.
         tests: further ones, by name.
@@ -44,6 +45,7 @@ class TaskData:
     task: Task
     folder: Path
     train: Shards
+    whole_train: Shards
     train_numbers: Ints
     val: Shards
     test: Shards | None = None
@@ -58,14 +60,14 @@ class TaskData:
         """
         if name == ALL:
             return self.train
-        whole = Shards.open(self.train.folder)
-        chosen = np.intersect1d(subset_numbers(self.folder, name, whole), self.train_numbers)
+        named = subset_numbers(self.folder, name, self.whole_train)
+        chosen = np.intersect1d(named, self.train_numbers)
         if len(chosen) == 0:
             raise UsageError(
                 f"Subset {name} of {self.train.folder} holds no labelled sample",
                 remedy="Raise its amount in prepare.subsets, and run d2v prepare again.",
             )
-        return whole.select(chosen)
+        return self.whole_train.select(chosen)
 
     def inputs(self, subsets: Iterable[str]) -> dict[str, Any]:
         """What of the data decides the result: classes, and fingerprints of splits and subsets."""
@@ -121,8 +123,8 @@ def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
         classes = chosen["train"].classes
         chosen = {name: shards.relabelled(classes) for name, shards in chosen.items()}
     data = TaskData(
-        task=task, folder=folder, train=chosen["train"], train_numbers=train_numbers,
-        val=chosen["val"],
+        task=task, folder=folder, train=chosen["train"], whole_train=splits["train"],
+        train_numbers=train_numbers, val=chosen["val"],
         test=chosen["test"] if "test" in chosen and len(chosen["test"]) else None,
         tests={name: chosen[name] for name in tests if len(chosen[name])},
         remarks=remarks,
@@ -214,4 +216,17 @@ def start_checkpoint(
     for shards in (data.train, data.val, data.test, *data.tests.values()):
         if shards is not None:
             check_samples(recipe, shards, trained, str(checkpoint.path))
-    return checkpoint
+    return _student_of(checkpoint)
+
+
+def _student_of(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without teacher and optimiser, which fill three quarters of it.
+
+    It stays in memory as long as anything is trained.
+    """
+    network = {
+        name: tensor
+        for name, tensor in checkpoint.tensors["model"].items()
+        if name.startswith(("frontend.", "encoder."))
+    }
+    return replace(checkpoint, tensors={"model": network})
