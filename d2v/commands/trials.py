@@ -219,7 +219,7 @@ def known_or_least(score: float) -> float:
 
 def check_thaw(settings: FinetuneSettings, horizon: Horizon) -> None:
     """Refuse a training that ends before anything but the head has learned. Raises UsageError."""
-    if settings.task.freeze_steps >= horizon.total_steps:
+    if settings.task.freeze_steps >= max(1, horizon.total_steps):
         length = f"{horizon.total_steps} updates ({settings.steps})"
         raise UsageError(f"finetune: {never_thaws(settings.task.freeze_steps, length)}")
 
