@@ -4,7 +4,7 @@ A trial is (init, subset, learning rate, seed).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def test_wrong_value__is_refused(
 # Which are kept
 
 
-def scored(rates: dict[float, Sequence[float]], cell: tuple[Any, str]) -> dict[Trial, float]:
+def scored(rates: Mapping[float, Sequence[float]], cell: tuple[Any, str]) -> dict[Trial, float]:
     return {
         Trial(init=cell[0], subset=cell[1], learning_rate=rate, seed=seed): value
         for rate, values in rates.items()
