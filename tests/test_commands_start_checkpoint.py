@@ -1,4 +1,4 @@
-"""Proves: fine-tuning keeps of a checkpoint in memory what it starts from, all of it."""
+"""Proves: fine-tuning keeps of a checkpoint in memory what it starts from, and tells of it."""
 
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from d2v.core.encoder import Encoder
 from d2v.engine.checkpoint import load_latest
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
-from tests.finetune_case import PRETRAINED, desk_fixture, pretrained_desk_fixture
+from tests.finetune_case import PRETRAINED, desk_fixture, finetune, pretrained_desk_fixture
+from tests.hostile_case import worked
 
 __all__ = ["desk_fixture", "pretrained_desk_fixture"]
 
@@ -35,3 +36,10 @@ def test_start__is_the_student_without_teacher_and_optimiser(desk: Path) -> None
     for name in loaded_names:
         part, _, own = name.partition(".")
         assert torch.equal(parts[part][own], stored.tensors["model"][name])
+
+
+def test_start__of_a_pretraining_that_is_not_finished_is_told(desk: Path) -> None:
+    told = "Pre-training is not finished"
+    assert told not in worked(finetune()).output
+    (PRETRAINED / "result.json").unlink()
+    assert told in worked(finetune("--fresh")).output

@@ -16,7 +16,15 @@ from d2v.commands.finetune_table import Cell, finetune_report
 from d2v.commands.learned import kept_learned
 from d2v.commands.options import Options
 from d2v.commands.scoring import figures_of
-from d2v.commands.stage import LEARNED, agree, need, stage_folder, this_world, working
+from d2v.commands.stage import (
+    LEARNED,
+    about_weights,
+    agree,
+    need,
+    stage_folder,
+    this_world,
+    working,
+)
 from d2v.commands.task_data import open_task_data, start_checkpoint
 from d2v.commands.trials import (
     Trainer,
@@ -110,7 +118,7 @@ def _train_and_report(
     report = finetune_report(cells, trainer.data, trainer.settings, seconds)
     report.remarks.extend([*trained.remarks, *remarks])
     if start is not None:
-        report.remarks.append(f"Pre-trained weights: {start.path}")
+        report.remarks.extend(about_weights(start, loaded, options))
     stage.finish(
         {
             "task": trainer.settings.task.name,

@@ -24,9 +24,9 @@ from d2v.commands.probe_table import (
     probe_report,
 )
 from d2v.commands.stage import (
+    about_weights,
     need,
     open_split,
-    pretrain_result,
     shards_folder,
     share_cores,
     spare_workers,
@@ -73,7 +73,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
         unusable: set[str] = set()
         table = _score_all(recipe, settings, modality, splits, encoders, unusable)
         report = probe_report(table, settings, splits, time.perf_counter() - started)
-        report.remarks.extend([*_about(checkpoint, loaded, options), *sorted(unusable)])
+        report.remarks.extend([*about_weights(checkpoint, loaded, options), *sorted(unusable)])
         result = _result(table, settings, splits, inputs, report)
         stage.finish(result | {"unusable": sorted(unusable)})
     return report
@@ -101,18 +101,6 @@ def _checkpoint(loaded: Loaded[Recipe], options: Options, splits: dict[str, Shar
     for shards in splits.values():
         check_samples(recipe, shards, checkpoint.state.get("about", {}), str(checkpoint.path))
     return checkpoint
-
-
-def _about(checkpoint: Checkpoint, loaded: Loaded[Recipe], options: Options) -> list[str]:
-    """Which weights were probed, and whether they are the end of the run's own pre-training."""
-    remarks = [f"Weights: {checkpoint.path}"]
-    if checkpoint.path.is_relative_to(stage_folder(loaded, options, "pretrain")):
-        finished = pretrain_result(loaded, options)
-        if finished is None:
-            remarks.append("Pre-training is not finished: these are scores of an earlier step.")
-        elif finished["checkpoint_digest"] != checkpoint.digest:
-            remarks.append(f"The last checkpoint ({finished['checkpoint']}) is missing or damaged.")
-    return remarks
 
 
 def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:

@@ -15,6 +15,7 @@ from d2v.commands.options import Options
 from d2v.config import Loaded, as_yaml
 from d2v.config.load import flat
 from d2v.data.shards import Shards
+from d2v.engine.checkpoint import Checkpoint
 from d2v.engine.distributed import World, joined
 from d2v.engine.run_directory import RunDirectory, opened, stage_result
 from d2v.errors import UsageError
@@ -167,6 +168,18 @@ def open_split(recipe: Recipe, folder: Path, split: str) -> Shards:
 def pretrain_result(loaded: Loaded[Recipe], options: Options) -> dict[str, Any] | None:
     """What pre-training reported; None where it is not finished."""
     return stage_result(stage_folder(loaded, options, "pretrain"))
+
+
+def about_weights(checkpoint: Checkpoint, loaded: Loaded[Recipe], options: Options) -> list[str]:
+    """Which weights a stage began with; whether they are the end of the run's own pre-training."""
+    remarks = [f"Pre-trained weights: {checkpoint.path}"]
+    if checkpoint.path.is_relative_to(stage_folder(loaded, options, "pretrain")):
+        finished = pretrain_result(loaded, options)
+        if finished is None:
+            remarks.append("Pre-training is not finished: these are scores of an earlier step.")
+        elif finished["checkpoint_digest"] != checkpoint.digest:
+            remarks.append(f"The last checkpoint ({finished['checkpoint']}) is missing or damaged.")
+    return remarks
 
 
 @contextmanager
