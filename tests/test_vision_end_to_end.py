@@ -18,6 +18,13 @@ SHAPES = ("disc", "frame", "bar")
 KINDS = ("jpg", "png", "webp", "bmp", "tif", "rgba.png", "deep.png", "palette.png", "cmyk.jpg")
 EACH = 2 * len(KINDS)
 STAGES = ("prepare", "pretrain", "probe")
+PLANNED = {
+    "pretrain": ("parameters", "tokens", "global batch", "steps", "learning rate", "weight decay",
+                 "tau", "memory", "FLOP"),
+    "probe": ("features",),
+    "finetune": ("task", "parameters", "length", "trials", "optimiser"),
+}  # fmt: skip
+"""Stage -> what a plan of it tells."""
 
 
 def shape(name: str, generator: np.random.Generator) -> Image.Image:
@@ -117,13 +124,15 @@ def test_dry_run__of_a_shipped_recipe_shows_the_plan_and_touches_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = shipped.name
-    result = d2v("run", name, "data.num_train_samples=50000", "--dry-run")
-    worked(result, "Plan of prepare", f"Plan of pretrain {name}")
-    has_probe = "\nprobe:\n" in d2v("probe", name, "--print-config").stdout
-    assert ("Plan of probe" in result.stdout) == has_probe
-    for figure in ("parameters", "tokens", "global batch", "steps", "learning rate", "weight decay",
-                   "tau", "memory", "FLOP"):  # fmt: skip
-        assert figure in result.stdout
+    config = d2v("run", name, "--print-config").stdout
+    is_suite = "\nsuite:\n" in config
+    command = "finetune" if is_suite else "run"
+    result = d2v(command, name, "data.num_train_samples=50000", "--dry-run")
+    worked(result, "Plan of prepare", f"Plan of the suite {name}" if is_suite else "")
+    for stage, figures in PLANNED.items():
+        planned = f"Plan of {stage}" in result.stdout
+        assert planned == (f"\n{stage}:\n" in config)
+        assert not planned or all(figure in result.stdout for figure in figures)
     assert list(tmp_path.iterdir()) == []
 
 
