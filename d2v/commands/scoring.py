@@ -23,6 +23,8 @@ from d2v.errors import D2VError, GuardError
 from d2v.modalities import Modality
 from d2v.tasks import Answer, Task, TaskModel, TaskReader
 
+_MANY = 20_000
+"""Samples from which processes that read ahead are worth their start."""
 _BATCH = 64
 """Samples that are answered at once, where the modality sets no smaller limit."""
 
@@ -37,6 +39,7 @@ class Scorer:
         device: of the model.
         precision: that the model computes in.
         max_bad_fraction: share of unusable samples that is tolerated.
+        num_workers: processes that read ahead, where there are many samples.
     """
 
     modality: Modality
@@ -44,6 +47,7 @@ class Scorer:
     device: torch.device
     precision: Literal["float32", "bfloat16"]
     max_bad_fraction: float
+    num_workers: int = 0
 
     def answers(self, model: TaskModel, shards: Shards) -> list[Answer]:
         """One answer a usable sample, in stored order.
@@ -58,6 +62,7 @@ class Scorer:
         for batch in read_split(
             shards, TaskReader(self.modality, self.task), batch_size=_BATCH,
             batch_length=limit, numbers=longest_first,
+            num_workers=self.num_workers if len(shards) > _MANY else 0,
         ):  # fmt: skip
             assert batch.samples is not None
             half = self.precision == "bfloat16"

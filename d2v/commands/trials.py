@@ -14,6 +14,7 @@ from d2v.commands.batches import figures_of
 from d2v.commands.fitted_batch import fitted
 from d2v.commands.plan import horizon_of
 from d2v.commands.scoring import Scorer
+from d2v.commands.stage import spare_workers
 from d2v.commands.task_data import TaskData
 from d2v.commands.training import calibration_batches, training_job
 from d2v.core.encoder import Encoder
@@ -180,6 +181,7 @@ class Trainer:
             device=self.world.device,
             precision=precision,
             max_bad_fraction=self.recipe.data.max_bad_fraction,
+            num_workers=spare_workers(self.recipe),
         )
 
 
