@@ -30,7 +30,7 @@ a process gets before a signal reaches it."""
 def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     names = ("tests.training_case", "tests.process_case", "d2v.commands.pretrain",
-             "d2v.commands.prepare")  # fmt: skip
+             "d2v.commands.prepare", "d2v.commands.run")  # fmt: skip
     context.set_forkserver_preload(list(names))
     return context
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class _Work:
             job.forget_failure()
         with stop_requests() as stop:
             self._run(left, lock, stop)
-        results = self._write()
+        results = self._write(charts=stop.signal is not None)
         self._check_stopped(stop, results)
         report = self._finished(f"Ablation of {self.loaded.name}: {self.stage.path}")
         failed = [one for one in results.cells.values() if one.count("failed")]
@@ -131,14 +131,18 @@ class _Work:
         with Display(self.jobs, self._write, slots, self.options.verbosity) as display:
             Runner(left, start, slots=slots, stop=stop, tick=display.tick).run()
 
-    def _write(self) -> Results:
+    def _write(self, running: Sequence[Job] = (), charts: bool = True) -> Results:
         """cells.csv, summary.md and charts of what is there."""
         outcomes = outcomes_of(self.jobs, self.sweep.score)
+        for job in running:
+            place = job.cell.id, job.seed
+            outcomes[place] = replace(outcomes[place], status="running")
         results = results_of(self.sweep, self.jobs, outcomes)
         path = self.stage.path
         replace_durably(path / "cells.csv", as_csv(results).encode())
         replace_durably(path / "summary.md", as_markdown(results, self._remarks()).encode())
-        plot_axes(results, self.stage.plots)
+        if charts:
+            plot_axes(results, self.stage.plots)
         return results
 
     def _finished(self, headline: str) -> Report:
@@ -162,8 +166,8 @@ class _Work:
             return
         kind = InterruptedRunError if stop.signal == signal.SIGINT else StoppedError
         raise kind(
-            f"Stopped; {done} of {len(self.jobs)} trainings of {self.loaded.name} are done",
-            remedy="The same command goes on where they stand.",
+            f"{done} of {len(self.jobs)} trainings of {self.loaded.name} are done",
+            remedy="The same command goes on where the others stand.",
         )
 
 

@@ -35,9 +35,10 @@ def prepared(
     done: dict[str, Loaded[Recipe]] = {}
     found: Folders = {}
     for cell in sweep.cells:
-        key = json.dumps(cell.prepare, sort_keys=True)
+        sets = sorted(cell.settings.data_sets())
+        key = json.dumps([cell.prepare, sets], sort_keys=True)
         if key not in done:
-            done[key] = _owner(cell, loaded)
+            done[key] = owner_of(cell, loaded)
             _prepare(done[key], replace(options, fresh=False, check=False), tell)
         owner = done[key]
         found[cell.id] = {
@@ -56,9 +57,10 @@ def fingerprints(folders: Folders) -> dict[str, str]:
     }
 
 
-def _owner(cell: Cell, loaded: Loaded[Recipe]) -> Loaded[Recipe]:
-    """The run that a cell's data is prepared in: the recipe's own where nothing differs."""
-    if cell.prepare == deciding(loaded.settings, ("prepare",)):
+def owner_of(cell: Cell, loaded: Loaded[Recipe]) -> Loaded[Recipe]:
+    """The run that a cell's data is prepared in: the recipe's own where it has all of it."""
+    same = cell.prepare == deciding(loaded.settings, ("prepare",))
+    if same and {*cell.settings.data_sets()} <= {*loaded.settings.data_sets()}:
         return loaded
     name = f"{loaded.name}/ablate/prepared/{cell.id}"
     settings = cell.settings.model_copy(update={"name": name})

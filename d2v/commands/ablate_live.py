@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -16,18 +17,25 @@ from d2v.commands.ablate_summary import Results
 from d2v.commands.ablate_table import ablate_report
 from d2v.engine.tracking import read_metrics
 
+_CHARTS_SECONDS = 60.0
+"""Charts take a second: they are not drawn anew for every cell of a quick sweep."""
+
 
 class Display:
     """A live table on a terminal, a line for each beginning and end in a pipe."""
 
     def __init__(
-        self, jobs: Sequence[Job], write: Callable[[], Results], slots: int, verbosity: int
+        self,
+        jobs: Sequence[Job],
+        write: Callable[[Sequence[Job], bool], Results],
+        slots: int,
+        verbosity: int,
     ) -> None:
         """Nothing is shown yet.
 
         Args:
             jobs: all trainings.
-            write: writes what is there to disk, and returns it.
+            write: writes what is there, and returns it; told which run, and whether to draw.
             slots: how many run at once.
             verbosity: -1 shows nothing, 1 the table in a pipe too.
         """
@@ -35,7 +43,7 @@ class Display:
         self.console = Console()
         live = self.console.is_terminal and verbosity >= 0
         self.live = Live(console=self.console, refresh_per_second=4) if live else None
-        self.results = write()
+        self.results, self.drawn = write((), False), time.monotonic()
         self.running: list[Job] = []
 
     def __enter__(self) -> Display:
@@ -59,7 +67,9 @@ class Display:
         """What runs now; `changed`: something has begun or ended since the last time."""
         before, self.running = self.running, list(running)
         if changed:
-            self.results = self.write()
+            draw = time.monotonic() > self.drawn + _CHARTS_SECONDS
+            self.drawn = time.monotonic() if draw else self.drawn
+            self.results = self.write(self.running, draw)
             self._lines(before)
         if self.live:
             self.live.update(self._picture())

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from d2v.build import build_data2vec
-from d2v.commands.ablate_cells import Cell, Sweep, deciding
+from d2v.commands.ablate_cells import Cell, Sweep
+from d2v.commands.ablate_data import owner_of
 from d2v.commands.ablate_live import duration
 from d2v.commands.ablate_state import Job, jobs_of, outcomes_of
 from d2v.commands.options import Options
@@ -101,10 +102,7 @@ def _calibrated(sweep: Sweep, loaded: Loaded[Recipe], options: Options) -> tuple
     if recipe.pretrain is None or "pretrain" not in sweep.stages:
         return None
     name, data = recipe.data_set("pretrain")
-    owner = loaded
-    if sweep.cells[0].prepare != deciding(loaded.settings, ("prepare",)):
-        owner = replace(loaded, name=f"{loaded.name}/ablate/prepared/base")
-    folder = shards_folder(owner, options, name, data)
+    folder = shards_folder(owner_of(sweep.cells[0], loaded), options, name, data)
     if not (folder / "train" / "index.json").exists():
         return None
     with tempfile.TemporaryDirectory() as place:

@@ -79,15 +79,15 @@ class Results:
 
 
 def results_of(sweep: Sweep, jobs: Sequence[Job], outcomes: Outcomes) -> Results:
-    """Sum up what is there."""
+    """Sum up what is there; `jobs` say where the base's own figures lie."""
     scores: dict[str, dict[int, float]] = {cell.id: {} for cell in sweep.cells}
+    for (cell_id, seed), found in outcomes.items():
+        if found.score is not None and math.isfinite(found.score):
+            scores[cell_id][seed] = found.score
     untrained: dict[int, float] = {}
     on = "test"
     for job in jobs:
-        found = outcomes[job.cell.id, job.seed]
-        if found.score is not None and math.isfinite(found.score):
-            scores[job.cell.id][job.seed] = found.score
-        if job.cell.id == BASE and found.status == "done":
+        if job.cell.id == BASE and outcomes[BASE, job.seed].status == "done":
             baseline = sweep.score.baseline(job.folder)
             untrained |= {} if baseline is None else {job.seed: baseline}
             on = sweep.score.scored_on(job.folder)

@@ -25,7 +25,7 @@ def ablate_report(results: Results, headline: str, remarks: list[str]) -> Report
     rows = list(_rows(results))
     return Report(
         headline=headline, columns=list(_COLUMNS), rows=rows,
-        remarks=[*_untrained(results), *remarks, *words(results)],
+        remarks=[*remarks, *words(results)],
     )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def as_markdown(results: Results, remarks: list[str]) -> str:
         "|" + " --- |" * len(_COLUMNS),
     ]
     lines += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in _rows(results)]
-    paragraphs = [*_untrained(results), *remarks, *words(results)]
+    paragraphs = [*remarks, *words(results)]
     return "\n".join([*lines, "", "\n\n".join(paragraphs), ""])
 
 
@@ -79,14 +79,6 @@ def _verdict(one: Summary) -> str:
     elif one.differs is not None:
         told.insert(0, "excludes 0" if one.differs else "covers 0")
     return ", ".join(told)
-
-
-def _untrained(results: Results) -> list[str]:
-    if not results.untrained:
-        return []
-    values = list(results.untrained.values())
-    return [f"The untrained encoder of the base: {sum(values) / len(values):.3f} (mean over the "
-            f"{len(values)} seeds done)."]  # fmt: skip
 
 
 def _spread(found: MeanInterval) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from d2v.commands.ablate_cells import BASE, VARIANTS
 from d2v.commands.ablate_summary import Results, Summary
+from d2v.core.intervals import excludes_zero, paired_interval
 
 _FEW_SEEDS = 5
 """Below this an interval mostly says how few there are."""
@@ -14,7 +16,7 @@ _FEW_SEEDS = 5
 def words(results: Results) -> list[str]:
     """A line an axis, then what to keep in mind, then the verdict."""
     lines = [_axis(name, compared(results, name), results) for name in _axes(results)]
-    return [*lines, *_failures(results), _caution(results), verdict(results)]
+    return [*_worth(results), *lines, *_failures(results), _caution(results), verdict(results)]
 
 
 def compared(results: Results, axis: str | None) -> list[tuple[str, Summary]]:
@@ -54,6 +56,21 @@ def verdict(results: Results) -> str:
             "too few runs ended with a score")  # fmt: skip
         said.append(f"Not shown: anything about {_and(unknown)}; {reason}.")
     return " ".join(said)
+
+
+def _worth(results: Results) -> list[str]:
+    """Whether pre-training brought anything at all: else its settings can hardly matter."""
+    gain = paired_interval(results.base.scores, results.untrained)
+    if math.isnan(gain.mean):
+        return []
+    mean = math.fsum(results.untrained.values()) / len(results.untrained)
+    told = f"The untrained encoder has {mean:.3f}, the base {gain.mean:+.3f} to that"
+    if not math.isnan(gain.half_width):
+        told += f" +- {gain.half_width:.3f}"
+    if gain.mean <= 0 or excludes_zero(gain) is False:
+        told += "; that it learned anything for this score is not shown, and a longer training "
+        told += "may say other things of these settings"
+    return [f"{told}."]
 
 
 def _axes(results: Results) -> list[str | None]:

@@ -1,0 +1,91 @@
+"""An ablation of cells of a second: generated pictures, a tiny recipe, warm processes."""
+
+import csv
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d2v.commands import ablate_local
+from d2v.commands.ablate_cells import Sweep, sweep_of
+from d2v.commands.options import Options
+from d2v.config import load_recipe
+from d2v.recipe import Recipe
+from tests.hostile_case import RECIPE as PLAIN
+from tests.hostile_case import photos
+from tests.process_case import command, server
+
+RECIPE = (
+    PLAIN.replace("depth: 1", "depth: 2").replace("top_k: 1", "top_k: 2")
+    + """\
+ablate:
+  axes:
+    objective.top_k: [1, 2]
+    objective.target_feature: [ffn, end_of_block]
+  seeds: [0, 1]
+  score: probe.linear.1
+"""
+)
+ABLATE = Path("runs/my/ablate")
+ONE_AXIS = "ablate.axes.objective.target_feature=null"
+
+
+class Warm:
+    """What `Popen` would be, forked from a server that has imported everything."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        given = (list(arguments), log, dict(environment))
+        self.process = server().Process(target=command, args=given)
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.process.pid is not None and self.process.is_alive():
+            os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.process.exitcode
+
+
+@pytest.fixture(name="desk")
+def desk_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with pictures and a recipe; trainings start at once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RANK", raising=False)
+    Path("my.yaml").write_text(RECIPE)
+    photos(tmp_path / "photos", "cat", "dog")
+
+    def start(
+        arguments: Sequence[str], environment: Mapping[str, str], log: Path, lock: Path
+    ) -> Warm:
+        return Warm(arguments, environment, log.absolute())
+
+    monkeypatch.setattr(ablate_local, "start_process", start)
+    return tmp_path
+
+
+def swept(*overrides: str, recipe: str = "my.yaml") -> Sweep:
+    return sweep_of(load_recipe(recipe, overrides, Recipe), Options())
+
+
+def scores(folder: Path = ABLATE) -> list[list[str]]:
+    """cells.csv without its times."""
+    rows = list(csv.reader((folder / "cells.csv").read_text().splitlines()))
+    at = rows[0].index("seconds")
+    return [row[:at] + row[at + 1 :] for row in rows]
+
+
+def wait_until(reached: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
