@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from d2v.commands import trials
 from d2v.engine.checkpoint import load_checkpoint
+from d2v.tasks import classify
 from tests.glue_case import RECIPE as TEXT_RECIPE
 from tests.glue_case import WORDS, books
 from tests.hostile_case import d2v, photos, worked
@@ -126,13 +128,23 @@ def texts_fixture(text_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return tmp_path / "texts"
 
 
-@pytest.fixture(name="desk")
-def desk_fixture(pretrained_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(name="drawn_desk")
+def drawn_desk_fixture(
+    pretrained_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of it, to be spoilt; this process is in it."""
     shutil.copytree(pretrained_desk, tmp_path / "desk")
     monkeypatch.chdir(tmp_path / "desk")
     monkeypatch.delenv("RANK", raising=False)
     return tmp_path / "desk"
+
+
+@pytest.fixture(name="desk")
+def desk_fixture(drawn_desk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same without plots, which take longer than all the rest."""
+    monkeypatch.setattr(trials, "plot_curves", lambda rows, path, title: None)
+    monkeypatch.setattr(classify, "draw_confusion", lambda guesses, truth, names, path: None)
+    return drawn_desk
 
 
 def finetune(*overrides: str) -> Any:

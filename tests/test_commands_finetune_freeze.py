@@ -19,6 +19,7 @@ from tests.finetune_case import (
     STAGE,
     TRIAL,
     desk_fixture,
+    drawn_desk_fixture,
     finetune,
     listed,
     pretrained_desk_fixture,
@@ -27,7 +28,7 @@ from tests.finetune_case import (
 from tests.hostile_case import d2v, left, refused, worked
 from tests.training_case import rows
 
-__all__ = ["desk_fixture", "pretrained_desk_fixture"]
+__all__ = ["desk_fixture", "drawn_desk_fixture", "pretrained_desk_fixture"]
 
 EVERY_STEP = ("finetune.checkpoint_every=1", "finetune.keep_checkpoints=9",
               "finetune.optimizer.schedule.warmup=0")  # fmt: skip

@@ -11,10 +11,16 @@ import pytest
 import yaml
 
 from d2v.config import ShippedRecipe, shipped_recipes
-from tests.finetune_case import STAGE, desk_fixture, finetune, pretrained_desk_fixture
+from tests.finetune_case import (
+    STAGE,
+    desk_fixture,
+    drawn_desk_fixture,
+    finetune,
+    pretrained_desk_fixture,
+)
 from tests.hostile_case import d2v, left, refused, worked
 
-__all__ = ["desk_fixture", "pretrained_desk_fixture"]
+__all__ = ["desk_fixture", "drawn_desk_fixture", "pretrained_desk_fixture"]
 
 
 def settings_of(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests.finetune_case import (
     RECIPE,
     STAGE,
     desk_fixture,
+    drawn_desk_fixture,
     finetune,
     listed,
     pretrained_desk_fixture,
@@ -21,7 +22,7 @@ from tests.finetune_case import (
 )
 from tests.hostile_case import d2v, left, photos, refused, worked
 
-__all__ = ["desk_fixture", "pretrained_desk_fixture"]
+__all__ = ["desk_fixture", "drawn_desk_fixture", "pretrained_desk_fixture"]
 
 Rows = list[list[str]]
 

@@ -18,6 +18,7 @@ from tests.finetune_case import (
     STAGE,
     TRIAL,
     desk_fixture,
+    drawn_desk_fixture,
     finetune,
     pretrained_desk_fixture,
     result,
@@ -27,7 +28,7 @@ from tests.finetune_case import (
 from tests.hostile_case import d2v, left, refused, worked
 from tests.modality_cases import CONVOLUTION, LOGMEL
 
-__all__ = ["desk_fixture", "pretrained_desk_fixture", "text_desk_fixture"]
+__all__ = ["desk_fixture", "drawn_desk_fixture", "pretrained_desk_fixture", "text_desk_fixture"]
 
 ALL_STEPS = ("finetune.checkpoint_every=1", "finetune.keep_checkpoints=9")
 THERE = "data.shards=runs/my/prepare/shards/common"
