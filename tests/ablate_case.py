@@ -1,9 +1,11 @@
 """An ablation of cells of a second: generated pictures, a tiny recipe, warm processes."""
 
+import copy
 import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +61,33 @@ class Warm:
 @pytest.fixture(name="desk")
 def desk_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder with pictures and a recipe; trainings start at once."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RANK", raising=False)
-    Path("my.yaml").write_text(RECIPE)
-    photos(tmp_path / "photos", "cat", "dog")
-
-    def start(
-        arguments: Sequence[str], environment: Mapping[str, str], log: Path, lock: Path
-    ) -> Warm:
-        return Warm(arguments, environment, log.absolute())
-
-    monkeypatch.setattr(ablate_local, "start_process", start)
+    set_up(tmp_path, monkeypatch)
     return tmp_path
 
 
-def swept(*overrides: str, recipe: str = "my.yaml") -> Sweep:
-    return sweep_of(load_recipe(recipe, overrides, Recipe), Options())
+def set_up(desk: Path, patch: pytest.MonkeyPatch) -> None:
+    """Sit down at a desk; pictures and recipe come where there are none."""
+    patch.chdir(desk)
+    patch.delenv("RANK", raising=False)
+    if not Path("my.yaml").exists():
+        Path("my.yaml").write_text(RECIPE)
+        photos(desk / "photos", "cat", "dog")
+
+    def start(given: Sequence[str], environment: Mapping[str, str], log: Path, lock: Path) -> Warm:
+        return Warm(given, environment, log.absolute())
+
+    patch.setattr(ablate_local, "start_process", start)
+
+
+def swept(*overrides: str) -> Sweep:
+    """The cells of my.yaml."""
+    return copy.deepcopy(_swept(Path("my.yaml").read_text(), overrides))
+
+
+@cache
+def _swept(text: str, overrides: tuple[str, ...]) -> Sweep:
+    """Loading is what takes long; `text` is that of my.yaml."""
+    return sweep_of(load_recipe("my.yaml", overrides, Recipe), Options())
 
 
 def scores(folder: Path = ABLATE) -> list[list[str]]:
