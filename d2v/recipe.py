@@ -67,7 +67,6 @@ class DataSettings(DataSet):
 class PretrainSettings(TrainSettings):
     """The pretrain section."""
 
-    section: ClassVar[str] = "pretrain"
     checkpoint: Path | None = None
     """For later stages: use this checkpoint or run directory instead of the run's own."""
     init_from: Path | None = None

@@ -20,6 +20,7 @@ from tests.finetune_case import (
     STAGE,
     TRIAL,
     desk_fixture,
+    drawn_desk_fixture,
     finetune,
     pretrained_desk_fixture,
     result,
@@ -27,7 +28,7 @@ from tests.finetune_case import (
 from tests.hostile_case import worked
 from tests.training_case import VISION, make_shards
 
-__all__ = ["desk_fixture", "pretrained_desk_fixture"]
+__all__ = ["desk_fixture", "drawn_desk_fixture", "pretrained_desk_fixture"]
 
 TOO_HIGH = 1e30
 BROKEN = f"pretrained-all-lr{TOO_HIGH!r}-seed0"

@@ -12,10 +12,16 @@ from d2v.core.encoder import Encoder
 from d2v.engine.checkpoint import load_latest
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
-from tests.finetune_case import PRETRAINED, desk_fixture, finetune, pretrained_desk_fixture
+from tests.finetune_case import (
+    PRETRAINED,
+    desk_fixture,
+    drawn_desk_fixture,
+    finetune,
+    pretrained_desk_fixture,
+)
 from tests.hostile_case import worked
 
-__all__ = ["desk_fixture", "pretrained_desk_fixture"]
+__all__ = ["desk_fixture", "drawn_desk_fixture", "pretrained_desk_fixture"]
 
 
 def test_start__is_the_student_without_teacher_and_optimiser(desk: Path) -> None:

@@ -81,7 +81,9 @@ def batch_cut(
     """
     if not isinstance(plan, LengthPlan):
         assert settings.batch_size is not None
-        return BatchCut.of(settings.batch_size, world_size, settings.max_batch_per_device)
+        return BatchCut.of(
+            settings.batch_size, world_size, settings.max_batch_per_device, settings.section
+        )
     accumulation = 1
     if settings.max_length_per_device is not None:
         limit = _stored(settings.max_length_per_device, unit)
@@ -194,7 +196,9 @@ def _expected_cut(settings: TrainSettings, mean: float | None, world_size: int) 
     """As if every sample had the mean length."""
     if settings.batch_length is None:
         assert settings.batch_size is not None
-        return BatchCut.of(settings.batch_size, world_size, settings.max_batch_per_device)
+        return BatchCut.of(
+            settings.batch_size, world_size, settings.max_batch_per_device, settings.section
+        )
     if mean is None:
         raise UsageError(
             f"{settings.section}.batch_length is set, and how long the training samples are is "

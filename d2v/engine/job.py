@@ -20,7 +20,7 @@ from d2v.types import Batch, Mask, Objective
 class TrainSettings(Settings):
     """Length, batch, optimiser and bookkeeping of one training."""
 
-    section: ClassVar[str] = "training"
+    section: ClassVar[str] = "pretrain"
     """What the recipe calls these settings, for messages."""
 
     steps: Duration = "800 epochs"
@@ -100,7 +100,9 @@ class BatchCut:
     accumulation: int
 
     @staticmethod
-    def of(batch_size: int, world_size: int, max_per_device: int | None) -> "BatchCut":
+    def of(
+        batch_size: int, world_size: int, max_per_device: int | None, section: str = "pretrain"
+    ) -> "BatchCut":
         """The fewest equal micro-batches that fit.
 
         Raises:
@@ -111,7 +113,7 @@ class BatchCut:
             raise UsageError(
                 f"batch_size {batch_size} cannot be divided over {world_size} devices",
                 expected=f"a multiple of {world_size}",
-                remedy="Change batch_size or the number of devices.",
+                remedy=f"Change {section}.batch_size or the number of devices.",
             )
         limit = max_per_device or per_device
         parts = math.ceil(per_device / limit)
