@@ -142,12 +142,13 @@ def test_features__equal_the_formulas_block_by_block(norm_position: str, fused: 
     keep = ~padding
     for name in FEATURES:
         for top_k in (0, 1, 2, 3):
-            last, fast = encoder(tokens, name, top_k)
+            last, fast, before_norm = encoder(tokens, name, top_k)
             assert len(fast) == top_k
             for one, other in zip(fast, slow[name][3 - top_k :], strict=True):
                 torch.testing.assert_close(one[keep], other[keep], rtol=1e-10, atol=1e-10)
     expected = encoder.norm(x) if norm_position == "pre" else x
     torch.testing.assert_close(last[keep], expected[keep], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(before_norm[keep], x[keep], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("norm_position", get_args(NormPosition))

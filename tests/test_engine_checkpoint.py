@@ -207,7 +207,7 @@ def test_run__refuses_a_checkpoint_of_another_architecture(
 def test_run__keeps_the_best_scored_checkpoint_beside_the_newest(
     shards: Shards, tmp_path: Path
 ) -> None:
-    scores = iter([0.3, 0.9, float("nan"), 0.5, 0.9])  # the first of equals stays
+    scores = iter([0.3, 0.9, float("nan"), 0.5, 0.8])
 
     def evaluate() -> dict[str, float]:
         return {"knn": next(scores)}
@@ -218,4 +218,16 @@ def test_run__keeps_the_best_scored_checkpoint_beside_the_newest(
     assert names(tmp_path / "checkpoints") == {"latest.json", "step-000000004", "step-000000010"}
     state = load_checkpoint(tmp_path / "checkpoints" / "step-000000010").state["progress"]
     assert (state["best_score"], state["best_checkpoint"]) == (0.9, "step-000000004")
-    assert [row["knn"] for row in rows(tmp_path) if "knn" in row] == [0.3, 0.9, None, 0.5, 0.9]
+    assert [row["knn"] for row in rows(tmp_path) if "knn" in row] == [0.3, 0.9, None, 0.5, 0.8]
+
+
+def test_run__takes_the_latest_of_equal_scores_for_the_best(shards: Shards, tmp_path: Path) -> None:
+    scores = iter([0.3, 0.9, 0.5, 0.9, 0.2])
+    job = make_job(shards, tmp_path, evaluate=lambda: {"knn": next(scores)},
+                   score_every="0.4 epochs", keep_checkpoints=1, checkpoint_every=5,
+                   steps=10)  # fmt: skip
+    run(job)
+    assert names(tmp_path / "checkpoints") == {"latest.json", "step-000000008", "step-000000010"}
+    state = load_checkpoint(tmp_path / "checkpoints" / "step-000000010").state["progress"]
+    assert (state["best_score"], state["best_checkpoint"]) == (0.9, "step-000000008")
+    assert state["scores_since_best"] == 3

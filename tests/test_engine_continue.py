@@ -129,7 +129,7 @@ def test_run__that_is_complete_already_returns_its_last_figures(
 
 def test_run__without_a_step_is_refused(shards: Shards, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="less than one update"):
-        run(make_job(shards, tmp_path, steps="0"))
+        run(make_job(shards, tmp_path, steps="0.001 epochs"))
 
 
 # What a checkpoint holds

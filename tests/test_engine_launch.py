@@ -153,7 +153,7 @@ def test_nproc__of_run_shares_out_pretraining_and_ends_with_its_code(
     line = ["run", recipe, "--nproc", "2", "seed=1", "--out", out, "--fresh", "-v", "name=other"]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == code, result.output
-    assert ("Pre-training in 2 processes is done" in result.stdout) == (code == 0)
+    assert ("pretrain in 2 processes is done" in result.stdout) == (code == 0)
     [(arguments, num_processes)] = asked
     assert arguments[:2] == ["pretrain", recipe]
     assert {"name=other", "seed=1"} == set(arguments[2 : arguments.index("--out")])
