@@ -60,11 +60,8 @@ class Asker:
             half = self.precision == "bfloat16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                 outputs = self.loaded.model.predict(batch.to(self.device))
-            values = outputs.values.float().cpu()
-            counts = None if outputs.lengths is None else outputs.lengths.tolist()
-            for row, value in enumerate(values):
-                output = value if counts is None else value[: counts[row]]
-                yield Answer(sample=part.start + row, output=output)
+            for sample, output in enumerate(outputs.rows(), start=part.start):
+                yield Answer(sample=sample, output=output)
 
     def _rows_of(self, one: _Input, answers: Sequence[Answer]) -> list[Row]:
         if any(bool(answer.output.isnan().any()) for answer in answers):

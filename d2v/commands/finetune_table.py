@@ -14,7 +14,7 @@ from d2v.report import Report
 
 _SHOWN = 3
 """Figures of the reported split in the table; result.json has all."""
-_INIT = {"pretrained": "pre-trained", "scratch": "from scratch"}
+INIT = {"pretrained": "pre-trained", "scratch": "from scratch"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def finetune_report(
 
 def _where(cell: Cell, reading: str) -> list[str]:
     labels = f"{cell.subset} ({cell.num_train:,})"
-    name = _INIT.get(cell.init, cell.init) + (f" + {reading}" if reading else "")
+    name = INIT.get(cell.init, cell.init) + (f" + {reading}" if reading else "")
     rate = "-" if cell.learning_rate is None else f"{cell.learning_rate:g}"
     return [name, labels, rate, f"{np.mean(cell.val):.3f}"]
 

@@ -26,7 +26,7 @@ from d2v.commands.probe_table import (
 from d2v.commands.stage import (
     about_weights,
     need,
-    open_split,
+    open_splits,
     shards_folder,
     share_cores,
     spare_workers,
@@ -111,16 +111,7 @@ def _splits(loaded: Loaded[Recipe], options: Options) -> dict[str, Shards]:
     """
     recipe = loaded.settings
     folder = shards_folder(loaded, options, *recipe.data_set("probe"))
-    if (folder / "train" / "index.json").exists() and not (folder / "val" / "index.json").exists():
-        raise UsageError(
-            f"{folder} has no val split, and the probe chooses its penalty and k on val",
-            expected="train/ and val/ with labels",
-            remedy="Set prepare.val_fraction above 0 (and prepare.split_by=sample where there are "
-            "too few groups to share out), or add val/ to the source; then run d2v prepare with "
-            "--fresh.",
-        )
-    names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
-    splits = {name: open_split(recipe, folder, name) for name in names}
+    splits = open_splits(recipe, folder, "the probe chooses its penalty and k on val")
     for shards in splits.values():
         classes = sorted({int(label) for label in shards.labels} - {-1})
         if len(classes) < 2:

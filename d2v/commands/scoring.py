@@ -68,13 +68,12 @@ class Scorer:
             half = self.precision == "bfloat16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                 outputs = model.predict(batch.to(self.device))
-            values = outputs.values.float().cpu()
-            lengths = None if outputs.lengths is None else outputs.lengths.tolist()
-            for row, (sample, truth) in enumerate(
-                zip(batch.samples.tolist(), self.task.truths(batch), strict=True)
-            ):
-                output = values[row] if lengths is None else values[row, : lengths[row]]
-                found.append(Answer(sample=sample, output=output.clone(), target=truth))
+            found += [
+                Answer(sample=sample, output=output.clone(), target=truth)
+                for sample, output, truth in zip(
+                    batch.samples.tolist(), outputs.rows(), self.task.truths(batch), strict=True
+                )
+            ]
         self._check_usable(len(found), shards)
         return sorted(found, key=lambda answer: answer.sample)
 

@@ -165,6 +165,29 @@ def open_split(recipe: Recipe, folder: Path, split: str) -> Shards:
     return shards
 
 
+def open_splits(recipe: Recipe, folder: Path, need: str) -> dict[str, Shards]:
+    """train, val and, where it is there, test of a set with labels.
+
+    Args:
+        recipe: the experiment.
+        folder: of the set.
+        need: what val is needed for, for the message.
+
+    Raises:
+        UsageError: one of them cannot be used, or there is no val.
+    """
+    if (folder / "train" / "index.json").exists() and not (folder / "val" / "index.json").exists():
+        raise UsageError(
+            f"{folder} has no val split, and {need}",
+            expected="train/ and val/ with labels",
+            remedy="Set prepare.val_fraction above 0 (and prepare.split_by=sample where there are "
+            "too few groups to share out), or add val/ to the source; then run d2v prepare with "
+            "--fresh.",
+        )
+    names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
+    return {name: open_split(recipe, folder, name) for name in names}
+
+
 def pretrain_result(loaded: Loaded[Recipe], options: Options) -> dict[str, Any] | None:
     """What pre-training reported; None where it is not finished."""
     return stage_result(stage_folder(loaded, options, "pretrain"))

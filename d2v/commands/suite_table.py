@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from d2v.commands.finetune_table import INIT
 from d2v.errors import D2VError
 from d2v.report import Report
 
-_INIT = {"pretrained": "pre-trained", "scratch": "from scratch"}
 _REASON = 60
 """Characters of a failure's reason in the table; the remarks have all of it."""
 Cell = tuple[str, str]
@@ -173,7 +173,7 @@ def _name(figure: str, part: Done) -> str:
 
 def _told(cell: Cell, cells: list[Cell]) -> str:
     """Weights, and the labels where there is more than one subset."""
-    init, subset = _INIT.get(cell[0], cell[0]), cell[1]
+    init, subset = INIT.get(cell[0], cell[0]), cell[1]
     return init if len({labels for _, labels in cells}) == 1 else f"{init}, {subset}"
 
 

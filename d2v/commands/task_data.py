@@ -12,7 +12,7 @@ import numpy as np
 
 from d2v.build import check_samples, fitting_checkpoint
 from d2v.commands.options import Options
-from d2v.commands.stage import open_split, shards_folder, stage_folder
+from d2v.commands.stage import open_split, open_splits, shards_folder, stage_folder
 from d2v.commands.task_checks import check_classes, no_labels
 from d2v.config import Loaded
 from d2v.data.amounts import ALL
@@ -22,7 +22,7 @@ from d2v.data.subsets import subset_numbers
 from d2v.engine.checkpoint import Checkpoint
 from d2v.errors import BadSampleError, D2VError, UsageError
 from d2v.modalities import build_modality
-from d2v.recipe import FinetuneSettings, Recipe
+from d2v.recipe import TESTS, FinetuneSettings, Recipe
 from d2v.tasks import Classify, ClassifySettings, Ctc, Regress, RegressSettings, Task
 
 
@@ -91,19 +91,10 @@ def open_task_data(loaded: Loaded[Recipe], options: Options) -> TaskData:
     settings = recipe.finetune
     assert settings is not None
     folder = shards_folder(loaded, options, *recipe.data_set("finetune"))
-    if (folder / "train" / "index.json").exists() and not (folder / "val" / "index.json").exists():
-        raise UsageError(
-            f"{folder} has no val split, and fine-tuning chooses its checkpoint on val",
-            expected="train/ and val/ with labels",
-            remedy="Set prepare.val_fraction above 0 (and prepare.split_by=sample where there are "
-            "too few groups to share out), or add val/ to the source; then run d2v prepare with "
-            "--fresh.",
-        )
-    names = ["train", "val"] + ["test"] * (folder / "test" / "index.json").exists()
-    splits = {name: open_split(recipe, folder, name) for name in names}
+    splits = open_splits(recipe, folder, "fine-tuning chooses its checkpoint on val")
     task = task_of(settings, splits["train"], folder)
     tests = {
-        name: open_split(recipe, shards_folder(loaded, options, f"tests-{name}", data), "test")
+        name: open_split(recipe, shards_folder(loaded, options, f"{TESTS}{name}", data), "test")
         for name, data in recipe.data.tests.items()
     }
     remarks = []

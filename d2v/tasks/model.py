@@ -47,6 +47,13 @@ class Outputs(NamedTuple):
     values: Tensor
     lengths: Tensor | None = None
 
+    def rows(self) -> list[Tensor]:
+        """Each sample's values without padding, float32 on the CPU."""
+        values = self.values.float().cpu()
+        if self.lengths is None:
+            return list(values)
+        return [row[:count] for row, count in zip(values, self.lengths.tolist(), strict=True)]
+
 
 class TaskModel(Objective):
     """Frontend, encoder and a head. Trained by the engine, scored through `predict`."""
