@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from d2v.config import flat
-from d2v.core.encoder import Encoder, EncoderSettings
+from d2v.core.encoder import Encoder
 from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
 from d2v.data.shards import Shards
@@ -18,13 +18,11 @@ from d2v.engine.checkpoint import Checkpoint, load_checkpoint, load_latest
 from d2v.engine.distributed import World
 from d2v.engine.identity import check_identity
 from d2v.errors import UsageError
+from d2v.hardware import resolve_device, resolve_precision
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
 from d2v.settings import Settings
 from d2v.types import Frontend
-
-_MIN_BFLOAT16_DIM = 128
-"""Narrower encoders are slower in bfloat16 on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +90,36 @@ def load_network(
 
 
 def start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
-    """Take another run's student; the teacher starts as its copy (reference 2.1, phase 2).
+    """Take another run's student, its head where that fits, and the teacher that the recipe asks.
 
     Raises:
-        UsageError: no checkpoint there, or one of another architecture.
+        UsageError: no checkpoint there, one of another architecture, or without a teacher.
     """
-    load_network(fitting_checkpoint(recipe, path), model.frontend, model.encoder)
+    assert recipe.pretrain is not None
+    checkpoint = fitting_checkpoint(recipe, path)
+    load_network(checkpoint, model.frontend, model.encoder)
+    head = _part(checkpoint.tensors["model"], "head.")
+    own = model.head.state_dict()
+    if {name: tensor.shape for name, tensor in head.items()} == {
+        name: tensor.shape for name, tensor in own.items()
+    }:
+        model.head.load_state_dict(head)
     model.copy_student_to_teacher()
+    if recipe.pretrain.init_teacher == "teacher":
+        _load_teacher(model, checkpoint)
+
+
+def _load_teacher(model: Data2Vec, checkpoint: Checkpoint) -> None:
+    found = _part(checkpoint.tensors["model"], "teacher.")
+    if not found:
+        raise UsageError(
+            f"{checkpoint.path} has no teacher, and pretrain.init_teacher is teacher",
+            expected="a checkpoint of d2v pretrain, or one imported with its teacher",
+            remedy="Set pretrain.init_teacher=student: the teacher starts as the student's copy.",
+        )
+    for name, part in model.teacher.items():
+        # What the other run did not average, its teacher had from its student.
+        part.load_state_dict(_part(found, f"{name}.") or getattr(model, name).state_dict())
 
 
 def fitting_checkpoint(recipe: Recipe, path: Path) -> Checkpoint:
@@ -182,44 +203,6 @@ def _shaping(sections: Mapping[str, Settings]) -> dict[str, Any]:
     return {
         key: value for key, value in flat(dumped) if key.rsplit(".", 1)[-1] not in regularisation
     }
-
-
-def resolve_device(recipe: Recipe) -> str:
-    """Where to compute: "cuda" or "cpu".
-
-    Raises:
-        UsageError: a GPU is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if recipe.device == "cuda" and not available:
-        raise UsageError(
-            "device is cuda and this machine has no usable GPU", remedy="Set device=auto."
-        )
-    return "cuda" if available and recipe.device != "cpu" else "cpu"
-
-
-def resolve_precision(
-    asked: Literal["auto", "float32", "bfloat16"], encoder: EncoderSettings, device: str
-) -> Literal["float32", "bfloat16"]:
-    """auto: bfloat16 on a GPU or CPU that multiplies it in hardware, from a width where it pays."""
-    if asked != "auto":
-        return asked
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    in_hardware = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
-    return "bfloat16" if in_hardware and encoder.dim >= _MIN_BFLOAT16_DIM else "float32"
-
-
-def choose_attention(student: Encoder, device: str, precision: str) -> None:
-    """Pick the attention kernel of an encoder that is about to be trained.
-
-    auto is fused, but matmul in bfloat16 on a CPU, where the fused kernel's backward is several
-    times slower. The teacher has no backward and stays fused.
-    """
-    kind = student.settings.attention
-    slow = device == "cpu" and precision == "bfloat16"
-    student.use_fused_attention(kind == "fused" or (kind == "auto" and not slow))
 
 
 def frozen(frontend: Frontend, encoder: Encoder, recipe: Recipe, digest: str) -> FrozenEncoder:

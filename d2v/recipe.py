@@ -70,7 +70,10 @@ class PretrainSettings(TrainSettings):
     checkpoint: Path | None = None
     """For later stages: use this checkpoint or run directory instead of the run's own."""
     init_from: Path | None = None
-    """Start from this checkpoint's student (and a fresh teacher copied from it)."""
+    """Start from this checkpoint's student, and from its head where that has the same layers."""
+    init_teacher: Literal["student", "teacher"] = "student"
+    """What of that checkpoint the teacher starts as. student: a copy of the student (reference
+    section 2.1, phase 2); teacher: the checkpoint's own."""
     probe_samples: int = Field(5000, ge=100)
     """Train samples that the kNN score during training compares with."""
 

@@ -1,6 +1,6 @@
 """The few types that every floor shares.
 
-Letters: B batch, T tokens, D width, H heads, M masked tokens of the whole batch.
+Letters: B batch, T tokens, D width, H heads, L blocks, M masked tokens of the whole batch.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ class Tokens:
     Args:
         values: (B, T, D) float.
         padding: (B, T) bool, True where there is no data; None where nothing is padded.
-        attention_bias: (1 or B, H, T, T) float, added to the attention logits; None for none.
+        attention_bias: (1 or B, H, T, T) float, added to the attention logits, or one for each of
+            the L blocks, (L, 1 or B, H, T, T); None for none.
         num_prefix: tokens before the data (CLS): never masked, never a target.
     """
 

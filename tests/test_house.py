@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data2vec", "modalities", "data", "tasks", "engine"),
     ("recipe",),
     ("build", "architecture", "model_folder"),
-    ("extract",),
+    ("extract", "exchange"),
     ("commands",),
     ("cli",),
 )
@@ -36,6 +36,7 @@ SAME_ROOM = {
     "cli_predict": "cli",
     "cli_ablate": "cli",
     "ablation": "recipe",
+    "hardware": "build",
     "suite": "recipe",
 }
 """Files that share the room of the command line, or of the recipe."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from d2v.build import resolve_device
 from d2v.commands.ablate_cells import Sweep, sweep_of
 from d2v.commands.ablate_data import fingerprints, prepared
 from d2v.commands.ablate_live import Display
@@ -30,6 +29,7 @@ from d2v.engine.checkpoint import replace_durably
 from d2v.engine.run_directory import RunDirectory, opened
 from d2v.engine.signals import StopRequest, stop_requests
 from d2v.errors import D2VError, InterruptedRunError, StoppedError, UsageError
+from d2v.hardware import resolve_device
 from d2v.recipe import Recipe
 from d2v.report import Report
 

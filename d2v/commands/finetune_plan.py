@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from d2v.build import resolve_device, resolve_precision
 from d2v.commands.batches import expected_figures, figures_of
 from d2v.commands.fitted_batch import fitted
 from d2v.commands.options import Options
@@ -14,6 +13,7 @@ from d2v.commands.trials import check_thaw, trials_of
 from d2v.config import Loaded
 from d2v.core.encoder import Encoder
 from d2v.data.shards import Shards
+from d2v.hardware import resolve_device, resolve_precision
 from d2v.modalities import build_modality
 from d2v.recipe import FinetuneSettings, Recipe
 from d2v.report import Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from d2v.build import FrozenEncoder, check_samples, resolve_precision
+from d2v.build import FrozenEncoder, check_samples
 from d2v.commands.options import Options
 from d2v.commands.stage import shards_folder
 from d2v.config import Loaded
@@ -15,6 +15,7 @@ from d2v.data.shards import Shards
 from d2v.data2vec import Data2Vec
 from d2v.engine.distributed import World
 from d2v.extract import encoder_features, extract, length_at_once
+from d2v.hardware import resolve_precision
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
 

@@ -6,13 +6,14 @@ import os
 
 import torch
 
-from d2v.build import build_data2vec, resolve_device, resolve_precision
+from d2v.build import build_data2vec
 from d2v.commands.batches import BatchFigures, check_max_length, expected_figures, figures_of
 from d2v.commands.options import Options
 from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_decay
 from d2v.data.index import Ints
 from d2v.engine.job import TrainSettings
 from d2v.errors import UsageError
+from d2v.hardware import resolve_device, resolve_precision
 from d2v.modalities import ModalityPlan, build_modality
 from d2v.modalities.base import LengthUnit
 from d2v.recipe import PretrainSettings, Recipe

@@ -12,9 +12,9 @@ from typing import Any, Literal, TextIO
 
 import torch
 
-from d2v.build import resolve_device, resolve_precision
 from d2v.commands.asking import Asker, Row
 from d2v.errors import D2VError, UsageError
+from d2v.hardware import resolve_device, resolve_precision
 from d2v.model_folder import LoadedModel, load_model
 from d2v.report import Report
 

@@ -9,14 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from d2v.build import (
-    build_data2vec,
-    check_samples,
-    choose_attention,
-    fitting_checkpoint,
-    resolve_device,
-    start_from,
-)
+from d2v.build import build_data2vec, check_samples, fitting_checkpoint, start_from
 from d2v.commands.knn import held_out, knn_score
 from d2v.commands.options import Options
 from d2v.commands.plan import pretrain_plan
@@ -44,6 +37,7 @@ from d2v.engine.run_directory import RunDirectory
 from d2v.engine.signals import StopRequest, stop_requests
 from d2v.engine.tracking import read_metrics
 from d2v.errors import D2VError
+from d2v.hardware import choose_attention, resolve_device
 from d2v.modalities import build_modality
 from d2v.recipe import PretrainSettings, Recipe
 from d2v.report import Report

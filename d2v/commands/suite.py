@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from d2v.architecture import architecture_of
-from d2v.build import resolve_device
 from d2v.commands import finetune, prepare
 from d2v.commands import run as stages
 from d2v.commands.options import Options
@@ -17,6 +16,7 @@ from d2v.commands.suite_table import Done, suite_report, suite_scores
 from d2v.config import Loaded, as_yaml, load_recipe
 from d2v.engine.run_directory import opened, stage_result
 from d2v.errors import D2VError, InterruptedRunError, StoppedError, UsageError
+from d2v.hardware import resolve_device
 from d2v.recipe import Recipe
 from d2v.report import Report
 from d2v.suite import PartSettings, SuiteSettings

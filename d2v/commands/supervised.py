@@ -7,12 +7,7 @@ from pathlib import Path
 
 import torch
 
-from d2v.build import (
-    FrozenEncoder,
-    choose_attention,
-    frozen,
-    resolve_device,
-)
+from d2v.build import FrozenEncoder, frozen
 from d2v.commands.options import Options
 from d2v.commands.stage import need
 from d2v.commands.training import calibration_batches, training_job
@@ -24,6 +19,7 @@ from d2v.data.shards import Shards
 from d2v.engine.distributed import World
 from d2v.engine.loop import train
 from d2v.engine.signals import stop_requests
+from d2v.hardware import choose_attention, resolve_device
 from d2v.modalities import build_modality
 from d2v.recipe import PretrainSettings, Recipe
 from d2v.tasks import Classify, ClassifySettings, TaskModel, TaskReader

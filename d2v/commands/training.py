@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from d2v.build import identity, identity_defaults, resolve_precision
+from d2v.build import identity, identity_defaults
 from d2v.commands.batches import batch_cut, batch_plan, check_max_length
 from d2v.commands.plan import horizon_of
 from d2v.commands.stage import share_cores, spare_workers
@@ -16,6 +16,7 @@ from d2v.data.reading import Reader
 from d2v.data.shards import Shards
 from d2v.engine.distributed import World
 from d2v.engine.job import Job, TrainSettings
+from d2v.hardware import resolve_precision
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
 from d2v.types import Batch, Objective

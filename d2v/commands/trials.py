@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from d2v.build import choose_attention, load_network, resolve_precision
+from d2v.build import load_network
 from d2v.commands.batches import figures_of
 from d2v.commands.fitted_batch import fitted
 from d2v.commands.plan import horizon_of
@@ -29,6 +29,7 @@ from d2v.engine.progress import load_best
 from d2v.engine.signals import StopRequest
 from d2v.engine.tracking import read_metrics
 from d2v.errors import UsageError
+from d2v.hardware import choose_attention, resolve_precision
 from d2v.modalities import build_modality
 from d2v.recipe import FinetuneSettings, Recipe, never_thaws
 from d2v.tasks import TaskModel, TaskReader

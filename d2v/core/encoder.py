@@ -4,7 +4,7 @@ Letters: B batch, T tokens, D width, H heads, L blocks, K blocks that become tar
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +31,9 @@ class EncoderSettings(Settings):
     """Hidden width of the feed-forward part over `dim`."""
     norm_position: Literal["pre", "post"] = "pre"
     """pre: norm before each branch, final norm after the stack; post: norm after each residual."""
+    final_norm: bool = True
+    """Whether a norm follows the last block of the pre variant; false where the weights come from a
+    model that was fine-tuned with a norm of its own in its place (reference section 5.5)."""
     norm_eps: float = Field(1e-6, gt=0)
     """Epsilon of every layer norm (official vision 1e-6, fairseq 1e-5; reference P21)."""
     layer_scale: float | None = Field(1e-4, gt=0)
@@ -138,7 +141,10 @@ class Encoder(nn.Module):
         self.settings = settings
         rates = torch.linspace(0, settings.drop_path, settings.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(EncoderBlock(settings, rate) for rate in rates)
-        has_norm = {"input_norm": settings.input_norm, "norm": settings.norm_position == "pre"}
+        has_norm = {
+            "input_norm": settings.input_norm,
+            "norm": settings.norm_position == "pre" and settings.final_norm,
+        }
         norms = {
             name: nn.LayerNorm(settings.dim, eps=settings.norm_eps) if wanted else nn.Identity()
             for name, wanted in has_norm.items()
@@ -159,7 +165,7 @@ class Encoder(nn.Module):
         Returns:
             Output after the final norm (B, T, D), and `top_k` features (B, T, D) in block order.
         """
-        bias = _attention_bias(tokens)
+        biases = _attention_biases(tokens, len(self.blocks))
         # Half precision is for matrix products: the residual stream and the targets stay float32.
         x = tokens.values if tokens.values.dtype == torch.float64 else tokens.values.float()
         x = self.dropout(self.input_norm(x))
@@ -168,7 +174,7 @@ class Encoder(nn.Module):
         for depth, block in enumerate(self.blocks, start=1):
             if depth in skipped:
                 continue
-            output: BlockOutput = block(x, bias)
+            output: BlockOutput = block(x, biases[depth - 1])
             x = output.end_of_block
             if depth > len(self.blocks) - top_k:
                 features.append(getattr(output, collect))
@@ -229,11 +235,13 @@ def initialise_normal(
         nn.init.trunc_normal_(weight, std=std, a=-std, b=std, generator=generator)
 
 
-def _attention_bias(tokens: Tokens) -> Tensor | None:
-    """Bias and padding as one additive tensor, None where there is neither."""
+def _attention_biases(tokens: Tokens, depth: int) -> Sequence[Tensor | None]:
+    """Bias and padding as one additive tensor for each block, None where there is neither."""
     bias, padding = tokens.attention_bias, tokens.padding
-    if padding is None:
-        return bias
-    blocked = torch.zeros(padding.shape, dtype=tokens.values.dtype, device=padding.device)
-    blocked = blocked.masked_fill_(padding, float("-inf"))[:, None, None, :]  # (B, 1, 1, T)
-    return blocked if bias is None else bias + blocked
+    if padding is not None:
+        blocked = torch.zeros(padding.shape, dtype=tokens.values.dtype, device=padding.device)
+        blocked = blocked.masked_fill_(padding, float("-inf"))[:, None, None, :]  # (B, 1, 1, T)
+        bias = blocked if bias is None else bias + blocked
+    if bias is not None and bias.ndim == 5:  # one a block
+        return bias.unbind()
+    return [bias] * depth

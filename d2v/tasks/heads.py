@@ -13,8 +13,6 @@ from d2v.core.encoder import EncoderSettings, initialise_linear, initialise_norm
 from d2v.core.features import mean_over_tokens
 from d2v.settings import Settings
 
-_NORM_EPS = 1e-6
-
 
 class HeadSettings(Settings):
     """From tokens to outputs."""
@@ -39,7 +37,7 @@ class PooledHead(nn.Module):
         super().__init__()
         dim = encoder.dim
         self.settings, self.encoder = settings, encoder
-        self.norm = nn.LayerNorm(dim, eps=_NORM_EPS) if settings.norm else nn.Identity()
+        self.norm = nn.LayerNorm(dim, eps=encoder.norm_eps) if settings.norm else nn.Identity()
         self.hidden = nn.Linear(dim, dim) if settings.hidden else None
         self.dropout = nn.Dropout(settings.dropout)
         self.last = nn.Linear(dim, num_outputs)

@@ -39,6 +39,8 @@ class ConvolutionSettings(Settings):
         min_length=1,
     )
     """Channels, kernel and stride of each convolution, from the waveform up."""
+    bias: bool = False
+    """Whether the convolutions add a learned bias; the published ones do not."""
     gradient_scale: float = Field(1.0, ge=0)
     """What the gradient that reaches the convolutions is multiplied by; 0 freezes them.
 
@@ -90,7 +92,8 @@ class ConvolutionSettings(Settings):
 class Convolutions(nn.Module):
     """Convolution, layer norm over channels and GELU, several times; a norm on top."""
 
-    def __init__(self, settings: ConvolutionSettings) -> None:
+    def __init__(self, settings: ConvolutionSettings, norm_eps: float = _EPS) -> None:
+        """`norm_eps` is that of the norm on top; the norms between keep PyTorch's."""
         super().__init__()
         widths = [1, *(channels for channels, _, _ in settings.layers)]
         self.weights = nn.ParameterList(
@@ -99,10 +102,12 @@ class Convolutions(nn.Module):
                 pairwise(widths), settings.layers, strict=True
             )
         )
+        self.biases = nn.ParameterList(torch.empty(n) for n in widths[1:] if settings.bias)
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=_EPS) for width in widths[1:])
-        self.norm = nn.LayerNorm(settings.width, eps=_EPS)
+        self.norm = nn.LayerNorm(settings.width, eps=norm_eps)
         if settings.gradient_scale == 0:  # several processes would wait for a gradient
             self.weights.requires_grad_(False)
+            self.biases.requires_grad_(False)
             self.norms.requires_grad_(False)
         self.settings = settings
 
@@ -111,10 +116,11 @@ class Convolutions(nn.Module):
         scale = self.settings.gradient_scale
         with torch.set_grad_enabled(torch.is_grad_enabled() and scale > 0):
             x = inputs.to(self.norm.weight.dtype).unsqueeze(2)  # (B, S, 1)
-            for weight, norm, (_, _, stride) in zip(
-                self.weights, self.norms, self.settings.layers, strict=True
+            biases = list(self.biases) or [None] * len(self.weights)
+            for weight, bias, norm, (_, _, stride) in zip(
+                self.weights, biases, self.norms, self.settings.layers, strict=True
             ):
-                x = F.gelu(norm(convolve(x, weight, stride=stride)))
+                x = F.gelu(norm(convolve(x, weight, bias, stride=stride)))
         if scale not in (0, 1):
             scaled: Tensor = _ScaledGradient.apply(x, scale)
             x = scaled
@@ -126,6 +132,8 @@ class Convolutions(nn.Module):
         """Kaiming normal for the convolutions; every norm starts without effect."""
         for weight in self.weights:
             nn.init.kaiming_normal_(weight, generator=generator)
+        for bias in self.biases:
+            nn.init.zeros_(bias)
         for norm in (*self.norms, self.norm):
             nn.init.ones_(norm.get_parameter("weight"))
             nn.init.zeros_(norm.get_parameter("bias"))

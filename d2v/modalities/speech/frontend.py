@@ -35,7 +35,7 @@ class SpeechFrontend(Frontend):
         self.mask_settings = mask
         self.extractor: Convolutions | StackedLogMel
         if settings.kind == "convolution":
-            self.extractor = Convolutions(settings)
+            self.extractor = Convolutions(settings, encoder.norm_eps)
         else:
             self.extractor = StackedLogMel(settings)
         self.projection = nn.Linear(settings.width, encoder.dim)

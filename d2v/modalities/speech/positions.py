@@ -4,9 +4,10 @@ Letters: B batch, T tokens, D width.
 """
 
 import math
+from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,16 +24,12 @@ class PositionSettings(Settings):
     num_layers: int = Field(5, ge=1)
     """Convolutions on top of each other."""
     kernel: int = Field(19, ge=1)
-    """Tokens that one of them sees; odd, so that a token stands in the middle."""
+    """Tokens that one of them sees; of an even number one more stands before than behind."""
     groups: int = Field(16, ge=1)
     """Channels mix within so many groups; divides the encoder's width."""
-
-    @field_validator("kernel")
-    @classmethod
-    def _check(cls, kernel: int) -> int:
-        if kernel % 2 == 0:
-            raise ValueError(f"kernel {kernel} is even: no token stands in the middle")
-        return kernel
+    zero_padding: Literal["every", "first"] = "every"
+    """Before which layers padding is set to zero. every: what a recording gives does not depend on
+    the others in its batch; first: as the published models were trained."""
 
     def flops(self, num_tokens: int, dim: int) -> float:
         """Multiply-adds times two."""
@@ -63,18 +60,20 @@ class ConvolutionalPositions(nn.Module):
         """What to add to the tokens.
 
         The reference zeroes padding once, before the first layer; norm and GELU make something of
-        it that the next layers let in. Here every layer sees zeros, as behind the end of a batch.
+        it that the next layers let in. Unless told so, every layer here sees zeros, as behind the
+        end of a batch.
 
         Args:
             x: (B, T, D), zero where there is padding.
             padding: (B, T) bool, True where there is no data; None for nowhere.
 
         Returns:
-            (B, T, D), zero where there is padding.
+            (B, T, D), zero where there is padding if every layer sees zeros there.
         """
         how = {"padding": self.settings.kernel // 2, "groups": self.settings.groups}
+        padding = None if self.settings.zero_padding == "first" else padding
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = convolve(x, weight, bias, **how)
+            x = convolve(x, weight, bias, **how)[:, : x.shape[1]]  # an even kernel gives one more
             x = F.gelu(F.layer_norm(x, x.shape[-1:], eps=_EPS))
             if padding is not None:
                 x = x.masked_fill(padding.unsqueeze(-1), 0)

@@ -16,16 +16,18 @@ from d2v.modalities.text.tokenizer import TokenizerSettings
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, Tokens
 
-_FIRST_POSITION = 2
-"""Row of a sample's first token. fairseq counts on from its padding row, 1, which stays zero; the
-two rows in front are kept, so that published tables fit (reference section 5.4)."""
-
 
 class FrontendSettings(Settings):
     """How ids become tokens (reference section 2.3). Norm and dropout are the encoder's."""
 
     max_tokens: int = Field(512, ge=3)
     """Longest sample in tokens, `<s>` included: so many positions are learned."""
+    first_position: int = Field(2, ge=1)
+    """Row of a sample's first token. fairseq counts on from its padding row, 1, which stays zero;
+    the rows in front are kept, so that published tables fit (reference section 5.4)."""
+    token_types: int = Field(0, ge=0)
+    """Rows of a table whose first one is added to every token; Hugging Face's layout has it
+    (reference section 5.4), and nothing else needs it."""
 
 
 class TextFrontend(Frontend):
@@ -35,9 +37,12 @@ class TextFrontend(Frontend):
         self, settings: FrontendSettings, tokenizer: TokenizerSettings, encoder: EncoderSettings
     ) -> None:
         super().__init__()
-        num_positions = _FIRST_POSITION + settings.max_tokens
+        num_positions = settings.first_position + settings.max_tokens
         self.token_embed = nn.Parameter(torch.empty(tokenizer.size, encoder.dim))
         self.positions = nn.Parameter(torch.empty(num_positions, encoder.dim))
+        self.token_types: nn.Parameter | None = None
+        if settings.token_types:
+            self.token_types = nn.Parameter(torch.empty(settings.token_types, encoder.dim))
         self.norm = nn.LayerNorm(encoder.dim, eps=encoder.norm_eps)
         self.dropout = nn.Dropout(encoder.dropout)
         self.settings, self.tokenizer, self.encoder = settings, tokenizer, encoder
@@ -75,7 +80,10 @@ class TextFrontend(Frontend):
             ids = ids.masked_fill(mask.predict, self.tokenizer.mask)
         x = F.embedding(ids, self.token_embed, padding_idx=self.tokenizer.pad_id)  # (B, T, D)
         # Padding is on the right, so the running count of real tokens is the place itself.
-        x = x + self.positions[_FIRST_POSITION : _FIRST_POSITION + num_tokens]
+        first = self.settings.first_position
+        x = x + self.positions[first : first + num_tokens]
+        if self.token_types is not None:
+            x = x + self.token_types[0]
         x = self.dropout(self.norm(x))
         if padding is not None:
             x = x.masked_fill(padding.unsqueeze(-1), 0)
@@ -90,6 +98,8 @@ class TextFrontend(Frontend):
         for table in (self.token_embed, self.positions):
             initialise_normal(table, self.encoder, generator)
         self.token_embed[self.tokenizer.pad_id].zero_()
-        self.positions[_FIRST_POSITION - 1].zero_()
+        self.positions[self.settings.first_position - 1].zero_()
+        if self.token_types is not None:
+            self.token_types.zero_()
         nn.init.ones_(self.norm.weight)
         nn.init.zeros_(self.norm.bias)

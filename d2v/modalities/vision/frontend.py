@@ -26,8 +26,9 @@ class FrontendSettings(Settings):
     """Side of a patch, in pixels; divides `image_size`."""
     channels: Literal[1, 3] = 3
     """1: greyscale, 3: RGB."""
-    positions: Literal["relative", "sincos", "learned", "none"] = "relative"
-    """relative: a bias on attention shared by all blocks (BEiT); the others are added to tokens."""
+    positions: Literal["relative", "relative_per_block", "sincos", "learned", "none"] = "relative"
+    """relative: a bias on attention shared by all blocks (BEiT); relative_per_block: a table for
+    each, as published fine-tuned models have (reference P10); the others are added to tokens."""
     cls_token: bool = True
     """Prepend a learned vector that is never masked and never a target."""
     pixel_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -65,10 +66,15 @@ class VisionFrontend(Frontend):
         )
         self.mask_token = nn.Parameter(torch.empty(dim))
         self.cls_token = nn.Parameter(torch.empty(dim)) if settings.cls_token else None
-        self.relative: RelPosBias | None = None
+        self.relative: RelPosBias | nn.ModuleList | None = None
         self.positions: nn.Parameter | None = None
         if settings.positions == "relative":
             self.relative = RelPosBias((side, side), encoder.num_heads, int(settings.cls_token))
+        elif settings.positions == "relative_per_block":
+            self.relative = nn.ModuleList(
+                RelPosBias((side, side), encoder.num_heads, int(settings.cls_token))
+                for _ in range(encoder.depth)
+            )
         elif settings.positions == "learned":
             self.positions = nn.Parameter(torch.empty(num_tokens, dim))
         elif settings.positions == "sincos":
@@ -104,7 +110,8 @@ class VisionFrontend(Frontend):
             padding: None; pictures have one size.
 
         Returns:
-            (B, T + CLS, D) with positions, CLS first; relative bias (1, H, T + CLS, T + CLS).
+            (B, T + CLS, D) with positions, CLS first; relative bias (1, H, T + CLS, T + CLS), or
+            one for each block.
         """
         x = features
         if mask is not None:
@@ -117,9 +124,18 @@ class VisionFrontend(Frontend):
             x = x + self.positions.to(x.dtype)
         return Tokens(
             values=x,
-            attention_bias=None if self.relative is None else self.relative.get_bias(),
+            attention_bias=self._relative_bias(),
             num_prefix=int(self.settings.cls_token),
         )
+
+    def _relative_bias(self) -> Tensor | None:
+        if isinstance(self.relative, nn.ModuleList):
+            return torch.stack([table.get_bias() for table in self._tables()])
+        return None if self.relative is None else self.relative.get_bias()
+
+    def _tables(self) -> list[RelPosBias]:
+        """The relative tables, one or one a block."""
+        return [module for module in self.modules() if isinstance(module, RelPosBias)]
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Nothing: mean and deviation of pixels are settings."""
@@ -131,5 +147,5 @@ class VisionFrontend(Frontend):
         for vector in (self.mask_token, self.cls_token, self.positions):
             if vector is not None:
                 initialise_normal(vector, self.encoder_settings, generator)
-        if self.relative is not None:
-            self.relative.relative_position_bias_table.zero_()
+        for table in self._tables():
+            table.relative_position_bias_table.zero_()

@@ -1,0 +1,1 @@
+"""Models of other libraries in and out: what their tensors and settings are called there."""
