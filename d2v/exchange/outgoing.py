@@ -1,0 +1,67 @@
+"""What leaves for another library, and what is told of it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from d2v.core.encoder import Encoder
+from d2v.modalities import Modality
+from d2v.recipe import Recipe
+from d2v.tasks import Task, TaskModel
+from d2v.types import Frontend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgoing:
+    """A trained model of ours: in eval mode, float32, without gradients, on the CPU.
+
+    Args:
+        recipe: as it was when the weights were made: of a task model while fine-tuning. It holds
+            the settings of `frontend` and `encoder`.
+        modality: turns raw data into batches; knows its tokenizer where there is one.
+        frontend: the task model's where there is one.
+        encoder: likewise. A task model with `own_norm` reads it without its final norm.
+        model: frontend, encoder and head for a task; None for the encoder alone.
+        task: knows what the outputs of `model` mean; None with it.
+        learned: folder of what the modality learned from the data (a tokenizer); None for nothing.
+        figures: set -> name -> value, with intervals where they were computed, for people.
+        name: of the run.
+        network: whose weights, for people: student, teacher, or fine-tuned.
+        steps: optimiser updates of pre-training; None where nobody knows.
+        licence: SPDX identifier, or None where the user named none.
+    """
+
+    recipe: Recipe
+    modality: Modality
+    frontend: Frontend
+    encoder: Encoder
+    model: TaskModel | None = None
+    task: Task | None = None
+    learned: Path | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    network: str
+    steps: int | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written for another library, loaded there again and compared.
+
+    Args:
+        what: what it is there, in a few words: "transformers Data2VecVisionModel".
+        files: names below the folder, sorted.
+        how_to_load: lines of Python that load and call it; the folder is written `DEST`.
+        largest_difference: of any output from ours, absolute.
+        remarks: what a user should know.
+    """
+
+    what: str
+    files: tuple[str, ...]
+    how_to_load: str
+    largest_difference: float
+    remarks: tuple[str, ...] = ()
