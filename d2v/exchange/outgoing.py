@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from d2v.core.encoder import Encoder
 from d2v.modalities import Modality
 from d2v.recipe import Recipe
 from d2v.tasks import Task, TaskModel
 from d2v.types import Frontend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Figures, as a command reported them.
+
+    Args:
+        columns: headings.
+        rows: cells as text, one list a row.
+        remarks: what they mean.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +43,15 @@ class Outgoing:
         model: frontend, encoder and head for a task; None for the encoder alone.
         task: knows what the outputs of `model` mean; None with it.
         learned: folder of what the modality learned from the data (a tokenizer); None for nothing.
-        figures: set -> name -> value, with intervals where they were computed, for people.
+        regression_head: the student's head of pre-training, name -> tensor; {} without one.
+        figures: what was measured -> a table of it, with intervals where they were computed.
+        data: what it was trained on, a line each, for people.
         name: of the run.
         network: whose weights, for people: student, teacher, or fine-tuned.
         steps: optimiser updates of pre-training; None where nobody knows.
         licence: SPDX identifier, or None where the user named none.
+        made_anew: our names of weights that another library did not have when they came from it,
+            such as the vector for masked places: drawn, and never trained.
     """
 
     recipe: Recipe
@@ -41,11 +61,14 @@ class Outgoing:
     model: TaskModel | None = None
     task: Task | None = None
     learned: Path | None = None
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    regression_head: Mapping[str, Tensor] = field(default_factory=dict)
+    figures: Mapping[str, Table] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
     name: str
     network: str
     steps: int | None = None
     licence: str | None = None
+    made_anew: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
