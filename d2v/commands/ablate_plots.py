@@ -1,4 +1,4 @@
-"""One chart an axis: values in order, mean with interval, the base marked."""
+"""One chart an axis: values in order, numbers joined, mean with interval, the base marked."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def _draw_line(
     means = [one.mean.mean for _, one in known]
     halves = [0.0 if math.isnan(one.mean.half_width) else one.mean.half_width for _, one in known]
     label = name or "mean, 95 % interval"
-    axes.errorbar(places, means, yerr=halves, color=colour, marker="o", capsize=4, label=label)
+    style = "-" if _are_numbers(labels) else "none"
+    axes.errorbar(places, means, yerr=halves, color=colour, marker="o", capsize=4, label=label,
+                  linestyle=style)  # fmt: skip
     for place, one in known:
         seeds = list(one.scores.values())
         axes.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.4, markersize=5)
@@ -118,11 +120,20 @@ def _mark_lost(axes: Any, labels: Sequence[str], lines: Sequence[Line]) -> None:
 def _draw_published(axes: Any, axis: str, published: PublishedSettings) -> None:
     labels = list(published.values)
     axes.plot(range(len(labels)), list(published.values.values()), color="tab:orange", marker="s",
+              linestyle="-" if _are_numbers(labels) else "none",
               label=f"published: {published.source}")  # fmt: skip
     _name_places(axes, labels)
     axes.set_xlabel(axis)
     axes.set_ylabel(published.figure)
     axes.legend(fontsize=8)
+
+
+def _are_numbers(labels: Sequence[str]) -> bool:
+    """Whether something lies between two values, so that a line may join them."""
+    try:
+        return all(math.isfinite(float(label)) for label in labels)
+    except ValueError:
+        return False
 
 
 def _name_places(axes: Any, labels: Sequence[str]) -> None:
