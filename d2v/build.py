@@ -13,7 +13,8 @@ from d2v.core.encoder import Encoder
 from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
 from d2v.data.shards import Shards
-from d2v.data2vec import Data2Vec
+from d2v.data2vec import Data2Vec, Distillation
+from d2v.data2vec2 import Data2Vec2, Data2Vec2Settings
 from d2v.engine.checkpoint import Checkpoint, load_checkpoint, load_latest
 from d2v.engine.distributed import World
 from d2v.engine.identity import check_identity
@@ -37,18 +38,23 @@ class FrozenEncoder:
     """What features are computed in."""
 
 
-def build_data2vec(recipe: Recipe, horizon: Horizon, world: World | None = None) -> Data2Vec:
+def build_objective(recipe: Recipe, horizon: Horizon, world: World | None = None) -> Distillation:
     """The objective with fresh weights drawn from the recipe's seed; `world` where it trains."""
     frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
     total = world.sum if world is not None and world.size > 1 else None
-    model = Data2Vec(frontend, Encoder(recipe.encoder), recipe.objective, horizon, total)
+    encoder, settings = Encoder(recipe.encoder), recipe.objective
+    model: Distillation
+    if isinstance(settings, Data2Vec2Settings):
+        model = Data2Vec2(frontend, encoder, settings, horizon, total)
+    else:
+        model = Data2Vec(frontend, encoder, settings, horizon, total)
     model.initialise(generator_for("weights", recipe.seed))
     return model
 
 
 def untrained_encoder(recipe: Recipe, trained: FrozenEncoder) -> FrozenEncoder:
     """The weights that pre-training starts from; figures of the data are those of `trained`."""
-    model = build_data2vec(recipe, Horizon(total_steps=1, steps_per_epoch=1))
+    model = build_objective(recipe, Horizon(total_steps=1, steps_per_epoch=1))
     for name, buffer in model.frontend.named_buffers():
         buffer.copy_(trained.frontend.get_buffer(name))
     return frozen(model.frontend, model.encoder, recipe, f"untrained, seed {recipe.seed}")
@@ -89,7 +95,7 @@ def load_network(
     frontend.load_state_dict(own_frontend or _part(tensors, "frontend."))
 
 
-def start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
+def start_from(model: Distillation, recipe: Recipe, path: Path) -> None:
     """Take another run's student, its head where that fits, and the teacher that the recipe asks.
 
     Raises:
@@ -109,7 +115,7 @@ def start_from(model: Data2Vec, recipe: Recipe, path: Path) -> None:
         _load_teacher(model, checkpoint)
 
 
-def _load_teacher(model: Data2Vec, checkpoint: Checkpoint) -> None:
+def _load_teacher(model: Distillation, checkpoint: Checkpoint) -> None:
     found = _part(checkpoint.tensors["model"], "teacher.")
     if not found:
         raise UsageError(

@@ -14,38 +14,115 @@ from torch import Tensor, nn
 
 from d2v.core.ema import ema_update
 from d2v.core.encoder import Encoder, initialise_linear
-from d2v.core.monitors import regression_monitors
-from d2v.core.schedules import Horizon, TauSettings, ema_decay
-from d2v.core.targets import TargetFeature, TargetNorm, Total, average_top_k, regression_loss
-from d2v.settings import Settings
+from d2v.core.monitors import collapse_guards, regression_monitors
+from d2v.core.schedules import Horizon, ema_decay
+from d2v.core.targets import TargetSettings, Total, average_top_k, regression_loss
 from d2v.types import Batch, Frontend, Guard, Loss, Mask, Objective, Tokens
 
 
-class Data2VecSettings(Settings):
-    """The objective's knobs. Defaults: the published ViT-B (reference section 2.1)."""
+class Data2VecSettings(TargetSettings):
+    """The objective's knobs: those of target and teacher, and the head."""
 
     name: Literal["data2vec"] = "data2vec"
-    top_k: int = Field(6, ge=1)
-    """Number of top blocks averaged into the target, 1..depth."""
-    target_feature: TargetFeature = "end_of_block"
-    """Which tensor of a block is the target."""
-    target_norm: TargetNorm = "layer"
-    """Normalisation of each block's feature before averaging."""
-    mean_norm: TargetNorm = "layer"
-    """Normalisation after averaging."""
-    beta: float = Field(2.0, ge=0)
-    """Smooth L1 turns from squared to absolute error here; 0 is squared error throughout."""
-    channel_reduction: Literal["mean", "inv_sqrt_dim", "sum"] = "mean"
-    """Loss over channels: mean (official vision), sum / sqrt(D) (fairseq), or sum."""
     head_layers: int = Field(1, ge=1)
     """Layers of the student's head; hidden ones are 2 D wide with GELU."""
-    teacher_averages: Literal["all", "encoder"] = "all"
-    """all: frontend and encoder are averaged; encoder: the teacher uses the student's frontend."""
-    tau: TauSettings = TauSettings()
-    """The teacher's decay."""
 
 
-class Data2Vec(Objective):
+class Distillation(Objective):
+    """A student that learns from its own moving average: the part that objectives share."""
+
+    def __init__(
+        self,
+        frontend: Frontend,
+        encoder: Encoder,
+        head: nn.Module,
+        settings: TargetSettings,
+        horizon: Horizon,
+        total: Total | None,
+    ) -> None:
+        """Student and teacher; `total` sums over processes, for batch-normalised targets."""
+        super().__init__()
+        self.settings, self.horizon, self.total = settings, horizon, total
+        self.frontend, self.encoder, self.head = frontend, encoder, head
+        averaged: list[tuple[str, nn.Module]] = [("encoder", encoder)]
+        if settings.teacher_averages != "encoder":
+            averaged.append(("frontend", frontend))
+        self.teacher = nn.ModuleDict({name: copy.deepcopy(part) for name, part in averaged})
+        self.teacher.requires_grad_(False).eval()
+        # Kept, because walking the modules for them at every update costs more than the average.
+        self._moving = [p for part in self.teacher.values() for p in part.parameters()]
+        self._followed = [p for _, part in averaged for p in part.parameters()]
+
+    def train(self, mode: bool = True) -> "Distillation":
+        """Dropout and drop-path act in the student only (reference section 1.5)."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the teacher makes of the whole, unmasked input (section 3.3).
+
+        Returns:
+            Tokens that the teacher read, and targets; both (B, T, D) without prefix tokens.
+        """
+        s = self.settings
+        frontend = self.frontend
+        if s.teacher_averages != "encoder":
+            frontend = cast(Frontend, self.teacher["frontend"])
+        if s.teacher_averages == "all":
+            features = frontend.features(batch)
+        training = frontend.training
+        tokens: Tokens = frontend.eval()(features.detach(), None, batch.padding)
+        frontend.train(training)  # dropout acts in the student only
+        top = self.teacher["encoder"](tokens, s.target_feature, s.top_k).features
+        first = tokens.num_prefix
+        padding = None if tokens.padding is None else tokens.padding[:, first:]
+        targets = average_top_k(
+            [feature[:, first:] for feature in top],
+            layer_norm=s.target_norm,
+            mean_norm=s.mean_norm,
+            padding=padding,
+            total=self.total,
+        )
+        return tokens.values[:, first:], targets
+
+    def regression(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Sum over rows of the loss over channels (section 3.4). (M, D), (M, D) -> scalar."""
+        dim = target.shape[-1]
+        scale = {"mean": 1 / dim, "inv_sqrt_dim": 1 / math.sqrt(dim), "sum": 1.0}
+        beta = self.settings.beta
+        loss = regression_loss(prediction.to(target.dtype), target, beta=beta)
+        return loss.sum() * scale[self.settings.channel_reduction]
+
+    def after_update(self, step: int) -> dict[str, float]:
+        """Move the teacher, once per optimiser update, never per micro-batch (reference P3).
+
+        Args:
+            step: optimiser updates done so far, 1 after the first.
+
+        Returns:
+            Figures to log.
+        """
+        tau = ema_decay(step, self.settings.tau, self.horizon)
+        ema_update(self._moving, self._followed, tau=tau)
+        for name, teacher in self.teacher.items():
+            student = getattr(self, name)
+            for kept, current in zip(teacher.buffers(), student.buffers(), strict=True):
+                kept.copy_(current)  # averaging would truncate integers (reference P20)
+        return {"tau": tau}
+
+    def guards(self) -> list[Guard]:
+        """What must stay above which floor."""
+        return collapse_guards()
+
+    def copy_student_to_teacher(self) -> None:
+        """Start the moving average anew from the student's present weights."""
+        for name, teacher in self.teacher.items():
+            teacher.load_state_dict(getattr(self, name).state_dict())
+
+
+class Data2Vec(Distillation):
     """Student, teacher, targets and masked regression. Knows no modality."""
 
     def __init__(
@@ -56,25 +133,8 @@ class Data2Vec(Objective):
         horizon: Horizon,
         total: Total | None = None,
     ) -> None:
-        """Student and teacher; `total` sums over processes, for batch-normalised targets."""
-        super().__init__()
-        self.settings, self.horizon, self.total = settings, horizon, total
-        self.frontend, self.encoder = frontend, encoder
-        self.head = build_head(encoder.settings.dim, settings.head_layers)
-        averaged: list[tuple[str, nn.Module]] = [("encoder", encoder)]
-        if settings.teacher_averages == "all":
-            averaged.append(("frontend", frontend))
-        self.teacher = nn.ModuleDict({name: copy.deepcopy(part) for name, part in averaged})
-        self.teacher.requires_grad_(False).eval()
-        # Kept, because walking the modules for them at every update costs more than the average.
-        self._moving = [p for part in self.teacher.values() for p in part.parameters()]
-        self._followed = [p for _, part in averaged for p in part.parameters()]
-
-    def train(self, mode: bool = True) -> "Data2Vec":
-        """Dropout and drop-path act in the student only (reference section 1.5)."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
+        head = build_head(encoder.settings.dim, settings.head_layers)
+        super().__init__(frontend, encoder, head, settings, horizon, total)
 
     @property
     def trains_all_always(self) -> bool:
@@ -106,85 +166,12 @@ class Data2Vec(Objective):
         return Loss(total=total, count=mask.predict.sum(), monitors=monitors)
 
     @torch.no_grad()
-    def targets(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What the teacher makes of the whole, unmasked input (section 3.3).
-
-        Returns:
-            Tokens that the teacher read, and targets; both (B, T, D) without prefix tokens.
-        """
-        s = self.settings
-        if s.teacher_averages == "all":
-            frontend = cast(Frontend, self.teacher["frontend"])
-            tokens: Tokens = frontend(frontend.features(batch), None, batch.padding)
-        else:
-            self.frontend.eval()  # dropout acts in the student only
-            tokens = self.frontend(features.detach(), None, batch.padding)
-            self.frontend.train(self.training)
-        top = self.teacher["encoder"](tokens, s.target_feature, s.top_k).features
-        first = tokens.num_prefix
-        padding = None if tokens.padding is None else tokens.padding[:, first:]
-        targets = average_top_k(
-            [feature[:, first:] for feature in top],
-            layer_norm=s.target_norm,
-            mean_norm=s.mean_norm,
-            padding=padding,
-            total=self.total,
-        )
-        return tokens.values[:, first:], targets
-
-    def regression(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Sum over masked tokens of the loss over channels. (M, D), (M, D) -> scalar."""
-        dim = target.shape[-1]
-        scale = {"mean": 1 / dim, "inv_sqrt_dim": 1 / math.sqrt(dim), "sum": 1.0}
-        loss = regression_loss(prediction.to(target.dtype), target, beta=self.settings.beta)
-        return loss.sum() * scale[self.settings.channel_reduction]
-
-    def after_update(self, step: int) -> dict[str, float]:
-        """Move the teacher, once per optimiser update, never per micro-batch (reference P3).
-
-        Args:
-            step: optimiser updates done so far, 1 after the first.
-
-        Returns:
-            Figures to log.
-        """
-        tau = ema_decay(step, self.settings.tau, self.horizon)
-        ema_update(self._moving, self._followed, tau=tau)
-        for name, teacher in self.teacher.items():
-            student = getattr(self, name)
-            for kept, current in zip(teacher.buffers(), student.buffers(), strict=True):
-                kept.copy_(current)  # averaging would truncate integers (reference P20)
-        return {"tau": tau}
-
-    def guards(self) -> list[Guard]:
-        """What must stay above which floor (reference section 1.4, and the spread by position)."""
-        slower = "Lower the learning rate, lengthen the warm-up, or raise tau."
-        shared = "All samples look alike to it: predictions depend on position alone."
-        return [
-            Guard(monitor="target_std", minimum=0.1, cause="Targets are nearly constant.",
-                  remedy=slower + " Check that target_norm is not none."),
-            Guard(monitor="prediction_std", minimum=0.01, cause="Predictions are nearly constant.",
-                  remedy=slower),
-            Guard(monitor="target_spread", minimum=0.03, cause=shared, remedy=slower),
-            Guard(monitor="frontend_spread", minimum=0.1,
-                  cause="The frontend maps all samples to nearly the same tokens.",
-                  remedy="Set pretrain.optimizer.frontend_scale=0.1, or less. " + slower),
-            Guard(monitor="target_rank", minimum=2.0, cause="Targets lie on a line.",
-                  remedy=slower),
-        ]  # fmt: skip
-
-    @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the student's weights; the teacher starts as its copy."""
         self.frontend.initialise(generator)
         self.encoder.initialise(generator)
         initialise_linear(self.head.modules(), self.encoder.settings, generator)
         self.copy_student_to_teacher()
-
-    def copy_student_to_teacher(self) -> None:
-        """Start the moving average anew from the student's present weights."""
-        for name, teacher in self.teacher.items():
-            teacher.load_state_dict(getattr(self, name).state_dict())
 
 
 def build_head(dim: int, layers: int) -> nn.Sequential:

@@ -12,6 +12,7 @@ from d2v.core.encoder import EncoderSettings
 from d2v.core.probing import ProbeSettings
 from d2v.data.prepare import PrepareSettings
 from d2v.data2vec import Data2VecSettings
+from d2v.data2vec2 import Data2Vec2Settings
 from d2v.engine.job import TrainSettings
 from d2v.modalities import ModalitySettings, SourceSettings
 from d2v.settings import Settings
@@ -159,6 +160,10 @@ def never_thaws(freeze_steps: int, steps: str) -> str:
     )
 
 
+ObjectiveSettings = Annotated[Data2VecSettings | Data2Vec2Settings, Field(discriminator="name")]
+"""What pre-training learns by; `name` tells which."""
+
+
 class Recipe(Settings):
     """One experiment, from raw data to scores."""
 
@@ -170,7 +175,7 @@ class Recipe(Settings):
     """auto: a GPU where there is one."""
     modality: ModalitySettings
     encoder: EncoderSettings = EncoderSettings()
-    objective: Data2VecSettings = Data2VecSettings()
+    objective: ObjectiveSettings = Data2VecSettings()
     data: DataSettings = DataSettings()
     prepare: PrepareSettings | None = None
     pretrain: PretrainSettings | None = None
@@ -178,6 +183,14 @@ class Recipe(Settings):
     finetune: FinetuneSettings | None = None
     ablate: AblateSettings | None = None
     suite: SuiteSettings | None = None
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _is_the_first(cls, objective: object) -> object:
+        """Settings without a name are data2vec's."""
+        if isinstance(objective, dict) and "name" not in objective:
+            return {"name": "data2vec", **objective}
+        return objective
 
     @field_validator("name")
     @classmethod
@@ -192,10 +205,11 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         only_finetunes = self.pretrain is None and self.finetune is not None
-        if self.objective.top_k > self.encoder.depth and not only_finetunes:
+        depth = self.encoder.depth - getattr(self.objective, "prenet_depth", 0)
+        if self.objective.top_k > depth and not only_finetunes:
             raise ValueError(
-                f"objective.top_k {self.objective.top_k} is more than encoder.depth "
-                f"{self.encoder.depth}: there are not so many blocks to average"
+                f"objective.top_k {self.objective.top_k} is more than the {depth} blocks that can "
+                "give targets (encoder.depth, without objective.prenet_depth)"
             )
         self.modality.check_encoder(self.encoder)
         if self.probe is not None:

@@ -119,12 +119,18 @@ class Mask:
             modalities made of tokens; None where a learned vector stands at the masked places.
         channel_seeds: one a sample, where channels are hidden besides: set to zero over all
             tokens. Seeds rather than places, for the width is known to the frontend alone.
+        visible: (B, V) int64, the places that hold data and are not masked, in order; made on the
+            CPU for students that read nothing else. None where the student reads every place.
+        visible_padding: (B, V) bool, True where a row of `visible` has fewer places than V; None
+            where all have as many.
     """
 
     predict: Tensor
     positions: Tensor
     replacement: Tensor | None = None
     channel_seeds: tuple[int, ...] | None = None
+    visible: Tensor | None = None
+    visible_padding: Tensor | None = None
 
     @staticmethod
     def of(predict: Tensor, replacement: Tensor | None = None) -> Mask:
@@ -138,6 +144,20 @@ class Mask:
     def to(self, device: torch.device) -> Mask:
         """The same mask on another device; copies do not wait for the device."""
         return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def with_visible(self, padding: Tensor | None) -> Mask:
+        """The same mask, and which places stay visible.
+
+        Args:
+            padding: (B / S, T) bool of the samples, S rows of the mask for each; None for nowhere.
+        """
+        unseen = self.predict
+        if padding is not None:
+            unseen = unseen | padding.repeat_interleave(len(unseen) // len(padding), dim=0)
+        counts = (~unseen).sum(1)
+        places = unseen.to(torch.uint8).argsort(dim=1, stable=True)[:, : int(counts.max())]
+        beyond = torch.arange(places.shape[1]) >= counts.unsqueeze(1)
+        return replace(self, visible=places, visible_padding=beyond if bool(beyond.any()) else None)
 
     def pin_memory(self) -> Mask:
         """The same mask in page-locked memory."""
@@ -178,6 +198,26 @@ class Frontend(nn.Module, ABC):
             mask: None masks nothing.
             padding: (B, T) bool, the batch's, True where there is no data; None for nowhere.
         """
+
+    def views(self, features: Tensor, mask: Mask, padding: Tensor | None) -> Tokens:
+        """Tokens with positions, for a student that reads only what the masks leave visible.
+
+        Args:
+            features: what `features` gave, (B, T, ...).
+            mask: of N views, those of one sample side by side.
+            padding: (B, T) bool, True where there is no data; None for nowhere.
+
+        Returns:
+            One row a sample, or one a view where what is masked bears on what is not; what stands
+            at masked places holds no meaning.
+        """
+        tokens: Tokens = self(features, None, padding)
+        return tokens
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns that the tokens form, without prefix; None where they lie in a line."""
+        return None
 
     @abstractmethod
     def calibrate(self, batches: Iterable[Batch]) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from d2v.build import build_data2vec
+from d2v.build import build_objective
 from d2v.commands.ablate_cells import Cell, Sweep
 from d2v.commands.ablate_data import owner_of
 from d2v.commands.ablate_live import duration
@@ -21,7 +21,7 @@ from d2v.commands.training import training_job
 from d2v.config import Loaded
 from d2v.core.schedules import Horizon
 from d2v.data.shards import Shards
-from d2v.data2vec import Data2Vec
+from d2v.data2vec import Distillation
 from d2v.engine.distributed import World
 from d2v.engine.job import MicroBatches
 from d2v.engine.loop import train
@@ -113,8 +113,8 @@ def _measured(recipe: Recipe, shards: Shards, place: Path) -> tuple[float, int]:
     assert recipe.pretrain is not None
     world = World()
 
-    def objective(horizon: Horizon, precision: str) -> Data2Vec:
-        return build_data2vec(recipe, horizon, world)
+    def objective(horizon: Horizon, precision: str) -> Distillation:
+        return build_objective(recipe, horizon, world)
 
     job = training_job(
         recipe, recipe.pretrain, shards, world, stage="pretrain", folder=place,

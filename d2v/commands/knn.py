@@ -12,7 +12,7 @@ from d2v.config import Loaded
 from d2v.core.classifiers import knn_predictions
 from d2v.core.probing import ProbeSettings
 from d2v.data.shards import Shards
-from d2v.data2vec import Data2Vec
+from d2v.data2vec import Distillation
 from d2v.engine.distributed import World
 from d2v.extract import encoder_features, extract, length_at_once
 from d2v.hardware import resolve_precision
@@ -57,7 +57,7 @@ def held_out(loaded: Loaded[Recipe], options: Options, trained: Shards) -> HeldO
 def knn_score(
     recipe: Recipe,
     splits: HeldOut,
-    model: Data2Vec,
+    model: Distillation,
     world: World,
     on_problem: Callable[[str], None],
 ) -> Callable[[], dict[str, float]]:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from d2v.build import build_data2vec
+from d2v.build import build_objective
 from d2v.commands.batches import BatchFigures, check_max_length, expected_figures, figures_of
 from d2v.commands.options import Options
 from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_decay
@@ -44,7 +44,7 @@ def pretrain_plan(
     figures = _figures(recipe, settings, lengths, unit, devices)
     horizon = horizon_of(settings, figures.steps_per_epoch)
     with torch.device("meta"):
-        model = build_data2vec(recipe, horizon)
+        model = build_objective(recipe, horizon)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     encoder = sum(p.numel() for p in model.encoder.parameters())
     encoder += sum(p.numel() for p in model.frontend.parameters())

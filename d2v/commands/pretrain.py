@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from d2v.build import build_data2vec, check_samples, fitting_checkpoint, start_from
+from d2v.build import build_objective, check_samples, fitting_checkpoint, start_from
 from d2v.commands.knn import held_out, knn_score
 from d2v.commands.options import Options
 from d2v.commands.plan import pretrain_plan
@@ -22,12 +22,12 @@ from d2v.commands.stage import (
     this_world,
     working,
 )
-from d2v.commands.training import calibration_batches, problem_writer, training_job
+from d2v.commands.training import calibration_batches, pretrain_reader, problem_writer, training_job
 from d2v.config import Loaded
 from d2v.core.schedules import Horizon
 from d2v.data.loader import TrainLoader
 from d2v.data.shards import Shards
-from d2v.data2vec import Data2Vec
+from d2v.data2vec import Distillation
 from d2v.engine.checkpoint import Checkpoint, load_checkpoint
 from d2v.engine.distributed import World
 from d2v.engine.job import Job
@@ -158,8 +158,8 @@ def _train(
     recipe, settings = loaded.settings, need(loaded.settings, "pretrain", loaded)
     folder = stage_folder(loaded, options, "pretrain")
 
-    def objective(horizon: Horizon, precision: str) -> Data2Vec:
-        model = build_data2vec(recipe, horizon, world)
+    def objective(horizon: Horizon, precision: str) -> Distillation:
+        model = build_objective(recipe, horizon, world)
         choose_attention(model.encoder, world.device.type, precision)
         if settings.init_from is not None:
             start_from(model, recipe, settings.init_from)
@@ -167,11 +167,11 @@ def _train(
 
     job = training_job(
         recipe, settings, shards, world, stage="pretrain", folder=folder, objective=objective,
-        verbosity=options.verbosity,
+        verbosity=options.verbosity, reader=pretrain_reader(recipe),
     )  # fmt: skip
     if world.writes:
         _show_masks(job, recipe, folder / "plots" / "masks.png")
-    assert isinstance(job.objective, Data2Vec)
+    assert isinstance(job.objective, Distillation)
     on_problem = problem_writer(folder, world)
     splits = held_out(loaded, options, shards)
     score = None
@@ -183,7 +183,7 @@ def _train(
     return train(replace(job, evaluate=score, begin=begin), stop)
 
 
-def _calibrate(model: Data2Vec, batches: Iterable[Batch]) -> None:
+def _calibrate(model: Distillation, batches: Iterable[Batch]) -> None:
     """Figures of the training data for the frontend, in student and teacher."""
     model.frontend.calibrate(batches)
     model.copy_student_to_teacher()

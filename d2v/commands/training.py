@@ -12,8 +12,9 @@ from d2v.commands.stage import share_cores, spare_workers
 from d2v.core.schedules import Horizon
 from d2v.data.loader import TrainLoader, read_split
 from d2v.data.order import Share
-from d2v.data.reading import Reader
+from d2v.data.reading import ManyMasks, Reader
 from d2v.data.shards import Shards
+from d2v.data2vec2 import Data2Vec2Settings
 from d2v.engine.distributed import World
 from d2v.engine.job import Job, TrainSettings
 from d2v.hardware import resolve_precision
@@ -89,6 +90,14 @@ def training_job(
         about=dict(shards.about),
         verbosity=verbosity,
     )
+
+
+def pretrain_reader(recipe: Recipe) -> Reader:
+    """The modality, masking as often as the objective wants."""
+    modality = build_modality(recipe.modality)
+    if isinstance(recipe.objective, Data2Vec2Settings):
+        return ManyMasks(modality, recipe.objective.masks_per_sample)
+    return modality
 
 
 def calibration_batches(recipe: Recipe, shards: Shards) -> Iterator[Batch]:

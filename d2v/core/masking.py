@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 _TRIES = 10
+_ROUNDING = 1e-9
+"""196 (1 - 0.75) must not become 48 where the product ends a little below 49."""
 
 
 def block_mask(
@@ -61,6 +63,55 @@ def block_mask(
         cell = int(torch.randint(height * width, (), generator=generator))
         masked.view(-1)[cell] = True
     return masked
+
+
+def exact_blocks(
+    shape: Sequence[int],
+    *,
+    ratio: float,
+    adjust: float,
+    size: int,
+    inverse: bool,
+    generator: torch.Generator,
+) -> Tensor:
+    """Blocks of one size at random places, brought to an exact count by single tokens.
+
+    Args:
+        shape: of the grid, (T,) or (rows, columns).
+        ratio: share of the tokens to mask.
+        adjust: added to the share that blocks are drawn for, since they overlap.
+        size: of a block along each axis, in tokens.
+        inverse: whether the blocks are what stays visible.
+        generator: CPU generator, the only source of randomness.
+
+    Returns:
+        bool of that shape on the CPU: floor(T ratio) True, with `inverse` T - floor(T (1 - ratio));
+        at least one True and one False.
+
+    Source: reference section 4.3, images and audio, steps 1 to 5.
+    """
+    num_tokens = math.prod(shape)
+    share = 1 - ratio if inverse else ratio
+    count = num_painted(num_tokens, share)
+    num_blocks = int(num_tokens * (share + adjust) / size ** len(shape) + _ROUNDING)
+    bounds = torch.tensor(shape)
+    centres = (torch.rand(num_blocks, len(shape), generator=generator) * bounds).long()
+    offsets = torch.arange(size) - size // 2
+    steps = torch.cartesian_prod(*[offsets] * len(shape)).view(-1, len(shape))
+    cells = (centres.unsqueeze(1) + steps).clamp_min(0).minimum(bounds - 1)  # (blocks, cells, axes)
+    strides = torch.tensor([math.prod(shape[axis + 1 :]) for axis in range(len(shape))])
+    painted = torch.zeros(num_tokens, dtype=torch.bool)
+    painted[(cells * strides).sum(-1).flatten()] = True
+    excess = int(painted.sum()) - count
+    places = (painted if excess > 0 else ~painted).nonzero().squeeze(1)
+    order = torch.randperm(len(places), generator=generator)[: abs(excess)]
+    painted[places[order]] = excess < 0
+    return (painted ^ inverse).view(*shape)
+
+
+def num_painted(num_tokens: int, share: float) -> int:
+    """Exactly so many tokens of a share: rounded down, at least one and at most all but one."""
+    return min(max(1, int(num_tokens * share + _ROUNDING)), max(1, num_tokens - 1))
 
 
 def random_mask(num_tokens: int, *, num_masked: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ Letters: B batch, T tokens, D width, N rows.
 import torch
 from torch import Tensor
 
-from d2v.types import Mask
+from d2v.types import Guard, Mask
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def regression_monitors(
         seen: (B, T, D) tokens of the unmasked input as the frontend made them.
         target: (M, D) at the masked places.
         prediction: (M, D) at the masked places.
-        mask: the masked places.
+        mask: the masked places, of the samples or of several views of each.
         padding: (B, T) bool, True where there is no data; None for nowhere.
 
     Returns:
@@ -90,9 +90,10 @@ def regression_monitors(
     """
 
     def spread(rows: Tensor) -> Tensor:
-        placed = seen.new_zeros(seen.shape, dtype=torch.float32).flatten(0, 1)
+        shape = (*mask.predict.shape, rows.shape[1])
+        placed = rows.new_zeros(shape, dtype=torch.float32).flatten(0, 1)
         placed[mask.positions] = rows.float()
-        return spread_across_samples(placed.view(seen.shape), mask.predict)
+        return spread_across_samples(placed.view(shape), mask.predict)
 
     keep = None if padding is None else ~padding
     power = seen.float().square().mean(-1)  # (B, T)
@@ -107,3 +108,21 @@ def regression_monitors(
         "target_rank": effective_rank(target),
         "prediction_rank": effective_rank(prediction),
     }
+
+
+def collapse_guards() -> list[Guard]:
+    """What must stay above which floor (reference section 1.4, and the spread by position)."""
+    slower = "Lower the learning rate, lengthen the warm-up, or raise tau."
+    shared = "All samples look alike to it: predictions depend on position alone."
+    return [
+        Guard(monitor="target_std", minimum=0.1, cause="Targets are nearly constant.",
+              remedy=slower + " Check that target_norm is not none."),
+        Guard(monitor="prediction_std", minimum=0.01, cause="Predictions are nearly constant.",
+              remedy=slower),
+        Guard(monitor="target_spread", minimum=0.03, cause=shared, remedy=slower),
+        Guard(monitor="frontend_spread", minimum=0.1,
+              cause="The frontend maps all samples to nearly the same tokens.",
+              remedy="Set pretrain.optimizer.frontend_scale=0.1, or less. " + slower),
+        Guard(monitor="target_rank", minimum=2.0, cause="Targets lie on a line.",
+              remedy=slower),
+    ]  # fmt: skip

@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+
+from d2v.core.schedules import TauSettings
+from d2v.settings import Settings
 
 TargetFeature = Literal["self_attention", "ffn", "ffn_residual", "end_of_block"]
 TargetNorm = Literal["layer", "instance", "batch", "none"]
@@ -16,6 +20,28 @@ Total = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes of a run."""
 
 _EPS = 1e-5
+
+
+class TargetSettings(Settings):
+    """The knobs of target, loss and teacher. Defaults: the published ViT-B (reference 2.1)."""
+
+    top_k: int = Field(6, ge=1)
+    """Number of top blocks averaged into the target, 1..depth."""
+    target_feature: TargetFeature = "end_of_block"
+    """Which tensor of a block is the target."""
+    target_norm: TargetNorm = "layer"
+    """Normalisation of each block's feature before averaging."""
+    mean_norm: TargetNorm = "layer"
+    """Normalisation after averaging."""
+    beta: float = Field(2.0, ge=0)
+    """Smooth L1 turns from squared to absolute error here; 0 is squared error throughout."""
+    channel_reduction: Literal["mean", "inv_sqrt_dim", "sum"] = "mean"
+    """Loss over channels: mean (official ViT), sum / sqrt(D) (fairseq), or sum."""
+    teacher_averages: Literal["all", "after_features", "encoder"] = "all"
+    """all: frontend and encoder are averaged; after_features: positions and encoder are, and the
+    student's features enter; encoder: the teacher uses the student's frontend."""
+    tau: TauSettings = TauSettings()
+    """The teacher's decay."""
 
 
 def average_top_k(

@@ -42,6 +42,33 @@ class Reader(Protocol):
         """Where the model must predict, None for nowhere; one generator a sample."""
 
 
+@dataclass(frozen=True)
+class ManyMasks:
+    """A reader that masks every sample several times, and tells what stays visible.
+
+    The masks of a sample come from its one generator, one after the other.
+    """
+
+    reader: Reader
+    masks_per_sample: int
+
+    def decode(
+        self, parts: dict[str, bytes], generator: Generator | None, limit: int | None = None
+    ) -> Any:
+        """As the reader does."""
+        return self.reader.decode(parts, generator, limit)
+
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """As the reader does."""
+        return self.reader.collate(examples)
+
+    def sample_mask(self, batch: Batch, generators: Sequence[Generator]) -> Mask:
+        """Of every view, those of one sample side by side."""
+        drawn = [self.reader.sample_mask(batch, generators) for _ in range(self.masks_per_sample)]
+        predict = torch.stack([mask.predict for mask in drawn if mask is not None], dim=1)
+        return Mask.of(predict.flatten(0, 1)).with_visible(batch.padding)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Read:
     """What a worker hands over: a batch, its mask, and the samples it could not use."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from d2v.core.alibi import Alibi
 from d2v.core.encoder import EncoderSettings
 from d2v.modalities.speech.convolution import Convolutions, ConvolutionSettings
 from d2v.modalities.speech.logmel import LogMelSettings, StackedLogMel
@@ -41,6 +42,7 @@ class SpeechFrontend(Frontend):
         self.projection = nn.Linear(settings.width, encoder.dim)
         self.mask_token = nn.Parameter(torch.empty(encoder.dim))
         self.positions = ConvolutionalPositions(settings.positions, encoder.dim)
+        self.alibi = Alibi(encoder.num_heads) if settings.positions.alibi else None
 
     def features(self, batch: Batch) -> Tensor:
         """Projected features. (B, S) float -> (B, T, D); places with padding hold no meaning."""
@@ -57,7 +59,8 @@ class SpeechFrontend(Frontend):
             padding: (B, T) bool, True where there is no data; None for nowhere.
 
         Returns:
-            (B, T, D) with positions added, zero where there is padding.
+            (B, T, D) with positions added, zero where there is padding; bias by distance
+            (1, H, T, T) where it is asked for.
         """
         x = features
         if mask is not None:
@@ -65,9 +68,22 @@ class SpeechFrontend(Frontend):
             if mask.channel_seeds is not None:
                 hidden = channel_masks(x.shape[2], self.mask_settings, mask.channel_seeds)
                 x = x.masked_fill(hidden.to(x.device, non_blocking=True).unsqueeze(1), 0)
+        return self._placed(x, padding)
+
+    def views(self, features: Tensor, mask: Mask, padding: Tensor | None) -> Tokens:
+        """Tokens of every view: its masked places are silent to the positions of the others.
+
+        Source: reference section 4.3, bookkeeping (`encoder_zero_mask`).
+        """
+        times = len(mask.predict) // len(features)
+        x = features.repeat_interleave(times, dim=0).masked_fill(mask.predict.unsqueeze(-1), 0)
+        return self._placed(x, None if padding is None else padding.repeat_interleave(times, dim=0))
+
+    def _placed(self, x: Tensor, padding: Tensor | None) -> Tokens:
         if padding is not None:
             x = x.masked_fill(padding.unsqueeze(-1), 0)
-        return Tokens(values=x + self.positions(x, padding), padding=padding)
+        bias = None if self.alibi is None else self.alibi(x.shape[1])
+        return Tokens(values=x + self.positions(x, padding), padding=padding, attention_bias=bias)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """The deviations of log-mel bands; convolutions need nothing."""
@@ -86,3 +102,5 @@ class SpeechFrontend(Frontend):
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
         nn.init.uniform_(self.mask_token, generator=generator)
         self.positions.initialise(generator)
+        if self.alibi is not None:
+            self.alibi.initialise()

@@ -6,12 +6,13 @@ Letters: B batch, T tokens, D width.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from d2v.core.masking import span_mask, trim_to_same_count
+from d2v.core.masking import exact_blocks, num_painted, span_mask, trim_to_same_count
 from d2v.settings import Settings
 from d2v.types import Mask
 
@@ -19,8 +20,14 @@ from d2v.types import Mask
 class MaskSettings(Settings):
     """Masking (reference section 2.2; defaults: the published base model)."""
 
+    kind: Literal["spans", "blocks"] = "spans"
+    """spans: begin anywhere, and their number is drawn; blocks: the masked tokens are an exact
+    number (data2vec 2.0, reference section 4.3)."""
     ratio: float = Field(0.65, gt=0, le=1)
-    """Tokens in spans over all tokens, as if spans never overlapped; 0.65 masks about 49 %."""
+    """Tokens in spans over all tokens, as if spans never overlapped; 0.65 masks about 49 %. Of
+    blocks: the exact share, rounded down."""
+    adjust: float = Field(0.05, ge=0, lt=1)
+    """Share of the tokens that blocks are drawn for beyond `ratio`, since they overlap."""
     length: int = Field(10, ge=1)
     """Of a span, in tokens of 20 ms."""
     min_spans: int = Field(1, ge=1)
@@ -39,6 +46,8 @@ class MaskSettings(Settings):
 
     def num_masked(self, num_tokens: int) -> int:
         """About how many tokens are masked, before any are taken out for the same count."""
+        if self.kind == "blocks":
+            return num_painted(num_tokens, self.ratio)
         places = max(1, num_tokens - self.length)  # where a span may begin
         spans = max(self.min_spans, self.ratio * num_tokens / self.length)
         visible = 0.0
@@ -64,21 +73,30 @@ def span_masks(
         spans of channels where they are asked for.
     """
     rows = [
-        span_mask(
-            count,
-            ratio=settings.ratio,
-            length=settings.length,
-            min_spans=settings.min_spans,
-            generator=generator,
-        )
+        _row(count, settings, generator)
         for count, generator in zip(counts, generators, strict=True)
     ]
-    if settings.same_count:
+    if settings.same_count and settings.kind == "spans":
         trim_to_same_count(rows, generators)
     predict = torch.zeros(len(rows), max(counts), dtype=torch.bool)
     for line, row in zip(predict, rows, strict=True):
         line[: len(row)] = row
     return replace(Mask.of(predict), channel_seeds=_channel_seeds(settings, generators))
+
+
+def _row(count: int, settings: MaskSettings, generator: Generator) -> Tensor:
+    """(T,) bool of one recording."""
+    if settings.kind == "blocks":
+        how = {"ratio": settings.ratio, "adjust": settings.adjust}
+        size = settings.length
+        return exact_blocks((count,), size=size, inverse=False, generator=generator, **how)
+    return span_mask(
+        count,
+        ratio=settings.ratio,
+        length=settings.length,
+        min_spans=settings.min_spans,
+        generator=generator,
+    )
 
 
 def channel_masks(num_channels: int, settings: MaskSettings, seeds: Sequence[int]) -> Tensor:

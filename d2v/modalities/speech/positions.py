@@ -27,6 +27,9 @@ class PositionSettings(Settings):
     """Tokens that one of them sees; of an even number one more stands before than behind."""
     groups: int = Field(16, ge=1)
     """Channels mix within so many groups; divides the encoder's width."""
+    alibi: bool = False
+    """Whether attention also falls with distance, by a learned scale a head (data2vec 2.0,
+    reference section 4.4)."""
     zero_padding: Literal["every", "first"] = "every"
     """Before which layers padding is set to zero. every: what a recording gives does not depend on
     the others in its batch; first: as the published models were trained."""

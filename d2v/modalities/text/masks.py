@@ -1,12 +1,13 @@
 """Which tokens the model must predict, and what the student reads in their place."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
-from d2v.core.masking import token_spans
+from d2v.core.masking import num_painted, random_mask, token_spans
 from d2v.modalities.text.tokenizer import TokenizerSettings
 from d2v.settings import Settings
 from d2v.types import Batch, Mask
@@ -18,9 +19,12 @@ class MaskSettings(Settings):
     The paper's text has ratio 0.15, span 1, random_rate 0.1 and keep_rate 0.1.
     """
 
+    kind: Literal["spans", "random"] = "spans"
+    """spans: as many as the draw gives; random: single tokens, an exact number of them (data2vec
+    2.0, reference section 4.3)."""
     ratio: float = Field(0.35, gt=0, lt=1)
-    """Starts of spans times `span`, over the tokens; spans overlap, so that fewer are masked:
-    30.7 % at the default."""
+    """random: the share to mask, where what stays visible is rounded down. spans: starts times
+    `span`, over the tokens; spans overlap, so that fewer are masked: 30.7 % at the default."""
     span: int = Field(4, ge=1)
     """Tokens that a start masks, its own included."""
     random_rate: float = Field(0.0, ge=0, le=1)
@@ -38,6 +42,8 @@ class MaskSettings(Settings):
 
     def num_masked(self, num_tokens: int) -> int:
         """Masked tokens to expect of so many, overlaps counted once."""
+        if self.kind == "random":
+            return num_tokens - num_painted(num_tokens, 1 - self.ratio)
         covered = 1 - (1 - self.ratio / self.span) ** self.span
         return min(max(1, round(covered * num_tokens)), max(1, num_tokens - 1))
 
@@ -58,13 +64,18 @@ def token_masks(
     for row, generator in enumerate(generators):
         padded = 0 if batch.padding is None else int(batch.padding[row].sum())
         length = replacement.shape[1] - padded
-        hidden = token_spans(
-            length, ratio=settings.ratio, length=settings.span, generator=generator
-        )
+        hidden = _hidden(length, settings, generator)
         predict[row, :length] = hidden
         seen = replacement[row, :length]
         seen[hidden] = _read_instead(seen[hidden], settings, tokenizer, generator)
     return Mask.of(predict, replacement)
+
+
+def _hidden(length: int, settings: MaskSettings, generator: Generator) -> Tensor:
+    """(T,) bool of one sample."""
+    if settings.kind == "random":
+        return random_mask(length, num_masked=settings.num_masked(length), generator=generator)
+    return token_spans(length, ratio=settings.ratio, length=settings.span, generator=generator)
 
 
 def _read_instead(

@@ -128,6 +128,11 @@ class VisionFrontend(Frontend):
             num_prefix=int(self.settings.cls_token),
         )
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Of the patches."""
+        return self.settings.grid_side, self.settings.grid_side
+
     def _relative_bias(self) -> Tensor | None:
         if isinstance(self.relative, nn.ModuleList):
             return torch.stack([table.get_bias() for table in self._tables()])
