@@ -114,4 +114,7 @@ class Data2Vec2(Distillation):
         self.encoder.initialise(generator)
         assert isinstance(self.head, Decoder)
         self.head.initialise(generator)
+        vector = getattr(self.frontend, "mask_token", None)
+        if isinstance(vector, Tensor):  # never trained here; fine-tuning may mask with it (4.10)
+            vector.zero_()
         self.copy_student_to_teacher()

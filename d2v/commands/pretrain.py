@@ -196,7 +196,12 @@ def _show_masks(job: Job, recipe: Recipe, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         batch, mask = next(job.data.iterate(0, in_this_process=True))
         assert mask is not None
-        build_modality(recipe.modality).show_masks(batch, mask, path)
+        times = len(mask.predict) // len(batch)  # several masks a sample, side by side
+        seen = Batch(
+            inputs=batch.inputs.repeat_interleave(times, dim=0),
+            padding=None if batch.padding is None else batch.padding.repeat_interleave(times, 0),
+        )
+        build_modality(recipe.modality).show_masks(seen, mask, path)
 
 
 def _dry_run(

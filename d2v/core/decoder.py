@@ -23,8 +23,8 @@ class DecoderSettings(Settings):
 
     layers: int = Field(6, ge=1)
     """Convolutions on top of each other."""
-    width: int = Field(768, ge=1)
-    """Channels W of each."""
+    width: int | None = Field(None, ge=1)
+    """Channels W of each; null for the encoder's width."""
     kernel: int = Field(3, ge=1)
     """Tokens that one sees, along each axis; odd."""
     groups: int = Field(16, ge=1)
@@ -49,10 +49,11 @@ class Decoder(nn.Module):
             UsageError: groups or kernel do not fit.
         """
         super().__init__()
-        if settings.width % settings.groups or dim % settings.groups:
+        wide = settings.width or dim
+        if wide % settings.groups or dim % settings.groups:
             raise UsageError(
-                f"objective.decoder.groups is {settings.groups}, objective.decoder.width "
-                f"{settings.width} and encoder.dim {dim}",
+                f"objective.decoder.groups is {settings.groups}, objective.decoder.width {wide} "
+                f"and encoder.dim {dim}",
                 expected="widths that are divisible by the groups",
                 remedy="Change one of the three.",
             )
@@ -65,17 +66,17 @@ class Decoder(nn.Module):
         kernel, padding = (1, settings.kernel), (0, half)
         if grid is not None:
             kernel, padding = (settings.kernel, settings.kernel), (half, half)
-        widths = [dim, *[settings.width] * (settings.layers - 1)]
+        widths = [dim, *[wide] * (settings.layers - 1)]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, settings.width, kernel, padding=padding, groups=settings.groups)
+            nn.Conv2d(before, wide, kernel, padding=padding, groups=settings.groups)
             for before in widths
         )
-        hidden = [settings.width, *[2 * settings.width] * (settings.projection_layers - 1), dim]
+        hidden = [wide, *[2 * wide] * (settings.projection_layers - 1), dim]
         self.projections = nn.ModuleList(
             nn.Linear(before, after) for before, after in zip(hidden, hidden[1:], strict=False)
         )
         self.dropout = nn.Dropout(settings.input_dropout)
-        self.settings, self.grid = settings, grid
+        self.settings, self.grid, self.width = settings, grid, wide
 
     def forward(self, x: Tensor, mask: Mask, padding: Tensor | None) -> Tensor:
         """Predictions for every token.
@@ -114,7 +115,7 @@ class Decoder(nn.Module):
         """Multiply-adds times two, one view."""
         s = self.settings
         reach = s.kernel if self.grid is None else s.kernel**2
-        convolved = reach * s.width * (dim + (s.layers - 1) * s.width) / s.groups
+        convolved = reach * self.width * (dim + (s.layers - 1) * self.width) / s.groups
         projected = sum(p.weight.numel() for p in self.projections if isinstance(p, nn.Linear))
         return 2.0 * num_tokens * (convolved + projected)
 
