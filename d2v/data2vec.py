@@ -87,12 +87,19 @@ class Distillation(Objective):
         )
         return tokens.values[:, first:], targets
 
-    def regression(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Sum over rows of the loss over channels (section 3.4). (M, D), (M, D) -> scalar."""
+    def regression(
+        self, prediction: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Sum over rows of the loss over channels (section 3.4), each times its weight (M,).
+
+        (M, D), (M, D) -> scalar.
+        """
         dim = target.shape[-1]
         scale = {"mean": 1 / dim, "inv_sqrt_dim": 1 / math.sqrt(dim), "sum": 1.0}
         beta = self.settings.beta
         loss = regression_loss(prediction.to(target.dtype), target, beta=beta)
+        if weight is not None:
+            loss = loss * weight.unsqueeze(1)
         return loss.sum() * scale[self.settings.channel_reduction]
 
     def after_update(self, step: int) -> dict[str, float]:

@@ -85,7 +85,7 @@ class Data2Vec2(Distillation):
         total = self.regression(prediction, target)
         count = mask.predict.sum()
         if self.prefix_weight > 0 and first > 0:
-            total = total + self._prefix_loss(student[:, 0], targets) * count / len(student)
+            total = total + self._prefix_loss(student[:, 0], targets, mask)
         monitors = {}
         if monitor:
             monitors = regression_monitors(seen, target, prediction, mask, batch.padding)
@@ -97,15 +97,15 @@ class Data2Vec2(Distillation):
         sample = mask.positions // (num_tokens * self.masks_per_sample)
         return sample * num_tokens + mask.positions % num_tokens
 
-    def _prefix_loss(self, prefix: Tensor, targets: Tensor) -> Tensor:
+    def _prefix_loss(self, prefix: Tensor, targets: Tensor, mask: Mask) -> Tensor:
         """Weighted sum over views of the prefix token's loss against the mean target.
 
-        The mean over a view's masked tokens is what the engine's division leaves of the other part;
-        `forward` multiplies by their number a view, so that this one becomes a mean over views,
-        however a batch is cut over devices (reference P5).
+        A view counts as often as it has masked tokens. The engine divides by the number of these,
+        which leaves a mean over views, however a batch is cut over devices (reference P5).
         """
         mean = targets.mean(1).repeat_interleave(self.masks_per_sample, dim=0)  # (N, D)
-        return self.prefix_weight * self.regression(prefix, mean)
+        counts = mask.predict.sum(1)
+        return self.prefix_weight * self.regression(prefix, mean, counts)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

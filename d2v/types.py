@@ -150,11 +150,14 @@ class Mask:
 
         Args:
             padding: (B / S, T) bool of the samples, S rows of the mask for each; None for nowhere.
+
+        A row that hides all of its places, as one of a single token must, shows its first one:
+        attention without anything to attend to is not a number.
         """
         unseen = self.predict
         if padding is not None:
             unseen = unseen | padding.repeat_interleave(len(unseen) // len(padding), dim=0)
-        counts = (~unseen).sum(1)
+        counts = (~unseen).sum(1).clamp_min(1)
         places = unseen.to(torch.uint8).argsort(dim=1, stable=True)[:, : int(counts.max())]
         beyond = torch.arange(places.shape[1]) >= counts.unsqueeze(1)
         return replace(self, visible=places, visible_padding=beyond if bool(beyond.any()) else None)

@@ -107,8 +107,8 @@ class Decoder(nn.Module):
         """(N, T, C) to (N, T, W) over the grid, or the line, with channels innermost."""
         num_tokens = x.shape[1]
         height, width = self.grid or (1, num_tokens)
-        picture = x.unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        y: Tensor = convolution(picture)
+        channels_first = x.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        y: Tensor = convolution(channels_first)
         return y.permute(0, 2, 3, 1).flatten(1, 2)
 
     def flops(self, num_tokens: int, dim: int) -> float:

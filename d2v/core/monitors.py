@@ -90,11 +90,14 @@ def regression_monitors(
     """
 
     def spread(rows: Tensor) -> Tensor:
-        shape = (*mask.predict.shape, rows.shape[1])
-        placed = rows.new_zeros(shape, dtype=torch.float32).flatten(0, 1)
+        # Views of one sample lie behind each other: they are alike, and no evidence of variety.
+        shape = (len(seen), -1, rows.shape[1])
+        placed = rows.new_zeros(mask.predict.numel(), rows.shape[1], dtype=torch.float32)
         placed[mask.positions] = rows.float()
-        return spread_across_samples(placed.view(shape), mask.predict)
+        return spread_across_samples(placed.view(shape), mask.predict.reshape(shape[:2]))
 
+    # The rank is that of the first rows: every row of every view would leave a few samples in it.
+    views = len(mask.predict) // len(seen)
     keep = None if padding is None else ~padding
     power = seen.float().square().mean(-1)  # (B, T)
     mean = power.mean() if keep is None else (power * keep).sum() / keep.sum().clamp_min(1)
@@ -105,8 +108,8 @@ def regression_monitors(
         "target_spread": spread(target),
         "prediction_spread": spread(prediction),
         "frontend_spread": spread_across_samples(seen, keep) / scale,
-        "target_rank": effective_rank(target),
-        "prediction_rank": effective_rank(prediction),
+        "target_rank": effective_rank(target[::views]),
+        "prediction_rank": effective_rank(prediction[::views]),
     }
 
 
