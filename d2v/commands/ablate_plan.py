@@ -17,7 +17,7 @@ from d2v.commands.ablate_live import duration
 from d2v.commands.ablate_state import Job, jobs_of, outcomes_of
 from d2v.commands.options import Options
 from d2v.commands.stage import shards_folder
-from d2v.commands.training import training_job
+from d2v.commands.training import pretrain_reader, training_job
 from d2v.config import Loaded
 from d2v.core.schedules import Horizon
 from d2v.data.shards import Shards
@@ -118,7 +118,7 @@ def _measured(recipe: Recipe, shards: Shards, place: Path) -> tuple[float, int]:
 
     job = training_job(
         recipe, recipe.pretrain, shards, world, stage="pretrain", folder=place,
-        objective=objective, verbosity=-1,
+        objective=objective, verbosity=-1, reader=pretrain_reader(recipe),
     )  # fmt: skip
     stop = StopRequest()
     watched = _Watched(job.data, stop, job.cut.accumulation)

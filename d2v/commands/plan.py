@@ -8,19 +8,19 @@ import torch
 
 from d2v.build import build_objective
 from d2v.commands.batches import BatchFigures, check_max_length, expected_figures, figures_of
+from d2v.commands.cost import SampleCost, memory_bytes, sample_cost
 from d2v.commands.options import Options
+from d2v.core.decoder import Decoder
 from d2v.core.schedules import Horizon, ema_decay, learning_rate_scale, weight_decay
 from d2v.data.index import Ints
+from d2v.data2vec import Distillation
+from d2v.data2vec2 import Data2Vec2Settings
 from d2v.engine.job import TrainSettings
 from d2v.errors import UsageError
 from d2v.hardware import resolve_device, resolve_precision
 from d2v.modalities import ModalityPlan, build_modality
 from d2v.modalities.base import LengthUnit
 from d2v.recipe import PretrainSettings, Recipe
-
-_ACTIVATION_BYTES_PER_CHANNEL = 34
-"""A block's stored activations in bytes for each token and channel in 16 bit, attention weights
-aside (Korthikanti et al. 2022, section 4)."""
 
 
 def pretrain_plan(
@@ -51,23 +51,23 @@ def pretrain_plan(
     teacher = sum(p.numel() for p in model.teacher.parameters())
     plan = modality.plan(recipe.encoder, figures.mean_length)
     precision = resolve_precision(settings.precision, recipe.encoder, resolve_device(recipe))
-    forward = forward_flops(recipe, plan.num_tokens) + plan.frontend_flops
-    shared = plan.feature_flops if recipe.objective.teacher_averages == "encoder" else 0.0
-    flops = (4 * forward - shared) * figures.samples_per_step
-    micro = figures.largest_micro
-    memory = memory_bytes(recipe, trained, teacher, micro, plan, precision)
+    cost = sample_cost(recipe, plan, model)
+    flops = cost.flops * figures.samples_per_step
+    memory = memory_bytes(trained, teacher, figures.largest_micro, cost, precision)
     lines = [
-        f"parameters     {encoder:,} in frontend and encoder; {trained:,} trained (with head); "
+        f"parameters     {encoder:,} in frontend and encoder; {trained:,} trained (with "
+        f"{'head' if cost.decoder == 0 else 'decoder'}); "
         f"{teacher:,} in the teacher",
         f"input          {plan.text}",
         f"tokens         {plan.num_tokens} a sample, {plan.num_masked} of them predicted",
+        *_views(recipe, plan, model),
         f"data           {_amount(figures, unit)}"
         f"{'' if lengths is not None else ' (the recipe says so: nothing is prepared yet)'}",
         f"global batch   {_batch(settings, figures, unit, devices)}",
         f"steps          {horizon.total_steps:,} ({horizon.steps_per_epoch:,.0f} an epoch)",
         f"samples seen   {horizon.total_steps * figures.samples_per_step:,.0f} "
         f"({horizon.total_steps / horizon.steps_per_epoch:.1f} epochs)",
-        f"compute        {_scaled(flops)}FLOP a step (teacher 1, student 3 forward passes), "
+        f"compute        {_scaled(flops)}FLOP a step ({_passes(recipe, cost)}), "
         f"{_scaled(flops * horizon.total_steps)}FLOP in all",
         f"memory         about {_scaled(memory)}B a device ({precision})",
         "",
@@ -94,25 +94,6 @@ def horizon_of(settings: TrainSettings, steps_per_epoch: int) -> Horizon:
             remedy=f"Shorten it ('5 %' is usual) or lengthen {settings.section}.steps.",
         )
     return horizon
-
-
-def forward_flops(recipe: Recipe, num_tokens: int) -> float:
-    """One sample through the encoder: two for each multiply-add of linear layers and attention."""
-    e = recipe.encoder
-    linear = 2 * num_tokens * e.dim * e.dim * (4 + 2 * e.mlp_ratio)
-    attention = 4 * num_tokens**2 * e.dim
-    return e.depth * (linear + attention)
-
-
-def memory_bytes(
-    recipe: Recipe, trained: int, teacher: int, micro: float, plan: ModalityPlan, precision: str
-) -> float:
-    """Weights, gradients, AdamW's averages, the teacher, and the student's activations."""
-    e = recipe.encoder
-    width = 1 if precision == "bfloat16" else 2
-    blocks = plan.num_tokens * e.dim * e.depth * _ACTIVATION_BYTES_PER_CHANNEL
-    activations = micro * (blocks + 2 * plan.kept_values) * width
-    return 4 * (4 * trained + teacher) + activations
 
 
 def _figures(
@@ -155,6 +136,36 @@ def _batch(
     return (
         f"{settings.batch_length:,g} {unit.name} = {pieces} x {piece:,.4g} {unit.name}, about "
         f"{figures.samples_per_step:,.0f} samples"
+    )
+
+
+def _views(recipe: Recipe, plan: ModalityPlan, model: Distillation) -> list[str]:
+    """What the student sees of a sample, and what fills in the rest; nothing where it sees all."""
+    objective, decoder = recipe.objective, model.head
+    if not isinstance(objective, Data2Vec2Settings):
+        return []
+    assert isinstance(decoder, Decoder)
+    places = plan.num_tokens - plan.num_prefix
+    seen = f"{places - plan.num_masked} of {places} {plan.token_name} visible in each"
+    if plan.exact_kind is not None:
+        seen = f"about {seen} (exactly as many with modality.mask.kind={plan.exact_kind})"
+    kernel = " x ".join([str(objective.decoder.kernel)] * (1 if decoder.grid is None else 2))
+    count = sum(p.numel() for p in decoder.parameters())
+    return [
+        f"views          {objective.masks_per_sample} a sample, {seen}",
+        f"decoder        {objective.decoder.layers} convolutions of {kernel} {plan.token_name}, "
+        f"{decoder.width} wide in {objective.decoder.groups} group(s): {count:,} parameters",
+    ]
+
+
+def _passes(recipe: Recipe, cost: SampleCost) -> str:
+    """What is computed of each sample."""
+    if not isinstance(recipe.objective, Data2Vec2Settings):
+        return "teacher 1, student 3 forward passes"
+    return (
+        f"a sample: teacher {_scaled(cost.teacher)}FLOP, student 3 x {_scaled(cost.student)}FLOP "
+        f"for its {recipe.objective.masks_per_sample} views, {cost.decoder / cost.student:.0%} of "
+        "it the decoder's"
     )
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from d2v.modalities.base import Features, LengthUnit, Modality, ModalityPlan, SourceSettings
+from d2v.modalities.base import Features, LengthUnit, Modality, SourceSettings
+from d2v.modalities.figures import ModalityPlan
 from d2v.modalities.speech.modality import Speech, SpeechSettings
 from d2v.modalities.text.modality import Text, TextSettings
 from d2v.modalities.vision.modality import Vision, VisionSettings

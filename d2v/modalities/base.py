@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from d2v.core.encoder import EncoderSettings
 from d2v.errors import UsageError
+from d2v.modalities.figures import ModalityPlan
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
 
@@ -225,25 +226,3 @@ class Summarised:
 
     lines: list[str] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModalityPlan:
-    """What a dry run tells of a modality.
-
-    Args:
-        num_tokens: tokens of one sample, prefix tokens included.
-        num_masked: how many of them the model predicts, about.
-        frontend_flops: multiply-adds times two, one sample through the frontend.
-        text: one line.
-        feature_flops: the part of `frontend_flops` that a teacher without a frontend of its own
-            saves, because it reads the student's features.
-        kept_values: numbers that the frontend keeps for its backward pass, of one sample.
-    """
-
-    num_tokens: int
-    num_masked: int
-    frontend_flops: float
-    text: str
-    feature_flops: float = 0.0
-    kept_values: float = 0.0

@@ -15,10 +15,10 @@ from d2v.modalities.base import (
     Features,
     LengthUnit,
     Modality,
-    ModalityPlan,
     SourceSettings,
     Summarised,
 )
+from d2v.modalities.figures import ModalityPlan
 from d2v.modalities.inputs import input_items
 from d2v.modalities.speech.baseline import LogMelStatistics
 from d2v.modalities.speech.convolution import ConvolutionSettings
@@ -179,13 +179,17 @@ class Speech(Modality):
         tokens = frontend.geometry.num_tokens(num_samples)
         masked = self.settings.mask.num_masked(tokens)
         features = frontend.flops(num_samples) + 2.0 * tokens * frontend.width * encoder.dim
+        positions = frontend.positions.flops(tokens, encoder.dim)
+        positions_kept = frontend.positions.kept_values(tokens, encoder.dim)
         return ModalityPlan(
             num_tokens=tokens,
             num_masked=masked,
-            frontend_flops=features + frontend.positions.flops(tokens, encoder.dim),
+            frontend_flops=features + positions,
             feature_flops=features,
-            kept_values=frontend.kept_values(num_samples)
-            + frontend.positions.kept_values(tokens, encoder.dim),
+            kept_values=frontend.kept_values(num_samples) + positions_kept,
+            view_flops=positions,
+            view_kept_values=positions_kept,
+            exact_kind="blocks" if self.settings.mask.kind == "spans" else None,
             text=f"{num_samples / RATE_HZ:.1f} s of sound, a token each "
             f"{1000 * frontend.geometry.stride / RATE_HZ:g} ms: {tokens} tokens, about {masked} "
             "masked",

@@ -15,10 +15,10 @@ from d2v.modalities.base import (
     Features,
     LengthUnit,
     Modality,
-    ModalityPlan,
     SourceSettings,
     Summarised,
 )
+from d2v.modalities.figures import ModalityPlan
 from d2v.modalities.text.baseline import tf_idf
 from d2v.modalities.text.fit import check_data
 from d2v.modalities.text.frontend import FrontendSettings, TextFrontend
@@ -169,6 +169,7 @@ class Text(Modality):
             num_tokens=num_tokens,
             num_masked=masked,
             frontend_flops=0.0,
+            exact_kind="random" if self.settings.mask.kind == "spans" else None,
             text=f"{num_tokens} tokens (at most {longest}) out of "
             f"{self.settings.tokenizer.size:,}, about {masked} masked",
         )

@@ -19,6 +19,7 @@ STATES = {
     "random token": "#d9822b",
     "kept, but predicted": "#5aa469",
     "no data": "#ffffff",
+    "left out, but predicted": "#8a6fae",
 }
 """What the student reads at a place -> its colour."""
 
@@ -28,7 +29,7 @@ def draw_masks(batch: Batch, mask: Mask, mask_id: int, path: Path) -> None:
 
     Args:
         batch: inputs (B, T) int64 ids.
-        mask: with replacement (B, T).
+        mask: with replacement (B, T); without one the student reads what is visible alone.
         mask_id: of `<mask>`.
         path: of the PNG.
     """
@@ -45,7 +46,12 @@ def draw_masks(batch: Batch, mask: Mask, mask_id: int, path: Path) -> None:
     axes.set_yticks([])
     axes.set_xlabel("position, in tokens")
     axes.set_ylabel("samples")
-    legend = [Patch(facecolor=c, edgecolor="grey", label=name) for name, c in STATES.items()]
+    shown = set(states.flatten().tolist())
+    legend = [
+        Patch(facecolor=colour, edgecolor="grey", label=name)
+        for number, (name, colour) in enumerate(STATES.items())
+        if number in shown
+    ]
     axes.legend(handles=legend, ncols=3, loc="lower left", bbox_to_anchor=(0, 1),
                 frameon=False, fontsize="small")  # fmt: skip
     FigureCanvasAgg(figure)
@@ -57,8 +63,9 @@ def token_states(batch: Batch, mask: Mask, mask_id: int) -> Tensor:
 
     A random token that happens to be the one that was there counts as kept.
     """
-    assert mask.replacement is not None
-    seen = torch.where(mask.replacement == batch.inputs, 3, 2)
-    seen = torch.where(mask.replacement == mask_id, 1, seen)
+    seen = torch.full_like(batch.inputs, 5)
+    if mask.replacement is not None:
+        seen = torch.where(mask.replacement == batch.inputs, 3, 2)
+        seen = torch.where(mask.replacement == mask_id, 1, seen)
     states = torch.where(mask.predict, seen, 0)
     return states if batch.padding is None else states.masked_fill(batch.padding, 4)

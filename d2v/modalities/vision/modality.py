@@ -15,10 +15,10 @@ from d2v.modalities.base import (
     Features,
     LengthUnit,
     Modality,
-    ModalityPlan,
     SourceSettings,
     Summarised,
 )
+from d2v.modalities.figures import ModalityPlan
 from d2v.modalities.inputs import input_items
 from d2v.modalities.vision.augment import AugmentSettings, augment, middle
 from d2v.modalities.vision.decode import read_picture
@@ -165,6 +165,9 @@ class Vision(Modality):
         return ModalityPlan(
             num_tokens=patches + frontend.cls_token,
             num_masked=masked,
+            num_prefix=int(frontend.cls_token),
+            token_name="patches",
+            exact_kind="inverse_block" if self.settings.mask.kind == "block" else None,
             frontend_flops=2.0 * patches * frontend.patch_size**2 * frontend.channels * encoder.dim,
             text=f"{frontend.image_size} x {frontend.image_size} pixels, patches of "
             f"{frontend.patch_size} x {frontend.patch_size}: {patches} patches"
