@@ -6,7 +6,7 @@ Sections refer to the paper (arXiv 2202.03555).
 
 import copy
 import math
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
 from pydantic import Field
@@ -53,7 +53,7 @@ class Distillation(Objective):
         self._moving = [p for part in self.teacher.values() for p in part.parameters()]
         self._followed = [p for _, part in averaged for p in part.parameters()]
 
-    def train(self, mode: bool = True) -> "Distillation":
+    def train(self, mode: bool = True) -> Self:
         """Dropout and drop-path act in the student only (reference section 1.5)."""
         super().train(mode)
         self.teacher.eval()

@@ -58,7 +58,9 @@ def slow_tokens(frontend: Any, image: Tensor, hidden: list[bool]) -> tuple[Tenso
     return torch.stack(rows), frontend.relative.get_bias()
 
 
-def slow_encoder(encoder: Any, x: Tensor, bias: Tensor) -> tuple[Tensor, list[dict[str, Tensor]]]:
+def slow_encoder(
+    encoder: Any, x: Tensor, bias: Tensor | None
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Output and features of every block for one sample (T, D), block by block."""
     x, found = x.unsqueeze(0), []
     for block in encoder.blocks:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor
 
 from d2v.core.encoder import EncoderSettings
@@ -19,7 +18,7 @@ from d2v.exchange.links import Layout, Link, Same
 from d2v.modalities import ModalitySettings
 from d2v.modalities.speech.modality import SpeechSettings
 from d2v.modalities.text.modality import TextSettings
-from d2v.modalities.vision.frontend import FrontendSettings
+from d2v.modalities.vision.frontend import FrontendSettings, sincos_table
 from d2v.modalities.vision.modality import VisionSettings
 from d2v.tasks import ClassifySettings, CtcSettings, RegressSettings, TaskSettings
 
@@ -107,8 +106,7 @@ def _pictures(
 
 def _sincos(frontend: FrontendSettings, dim: int) -> Tensor:
     """Fixed positions as learned ones: (1, T + 1, D), zero for CLS, be it seen or hidden."""
-    side = frontend.grid_side
-    return with_cls_position(build_sincos2d_pos_embed([side, side], dim))
+    return with_cls_position(sincos_table(frontend.grid_side, dim))
 
 
 def _picture_head(
@@ -121,7 +119,9 @@ def _picture_head(
     links = [Same(f"head.last.{kind}", (f"classifier.{kind}",)) for kind in ("weight", "bias")]
     if (head.pool, head.norm) == ("mean", True):
         norm = "data2vec_vision.pooler.layernorm"
-        return links + [Same(f"head.norm.{kind}", (f"{norm}.{kind}",)) for kind in ("weight", "bias")]
+        return links + [
+            Same(f"head.norm.{kind}", (f"{norm}.{kind}",)) for kind in ("weight", "bias")
+        ]
     reads_cls = (head.pool, head.norm) == ("first", False) and modality.frontend.cls_token
     _refuse_unless(
         reads_cls and encoder.final_norm, where,

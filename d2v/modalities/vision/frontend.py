@@ -84,7 +84,7 @@ class VisionFrontend(Frontend):
                     expected="encoder.dim divisible by 4",
                     remedy="Change one of the two.",
                 )
-            table = build_sincos2d_pos_embed([side, side], dim)
+            table = sincos_table(side, dim)
             if settings.cls_token:
                 table = torch.cat([torch.zeros(1, dim), table])
             self.register_buffer("sincos", table, persistent=False)
@@ -154,3 +154,13 @@ class VisionFrontend(Frontend):
                 initialise_normal(vector, self.encoder_settings, generator)
         for table in self._tables():
             table.relative_position_bias_table.zero_()
+
+
+def sincos_table(side: int, dim: int) -> Tensor:
+    """Fixed positions of a grid's patches: (T, D) float32.
+
+    First the sines and cosines of the column, then those of the row (reference section 4.4). timm
+    has the sines of row and column first.
+    """
+    table: Tensor = build_sincos2d_pos_embed([side, side], dim)
+    return table.unflatten(1, (2, 2, dim // 4)).flip(2).transpose(1, 2).flatten(1)
