@@ -162,5 +162,5 @@ def sincos_table(side: int, dim: int) -> Tensor:
     First the sines and cosines of the column, then those of the row (reference section 4.4). timm
     has the sines of row and column first.
     """
-    table: Tensor = build_sincos2d_pos_embed([side, side], dim)
-    return table.unflatten(1, (2, 2, dim // 4)).flip(2).transpose(1, 2).flatten(1)
+    table = build_sincos2d_pos_embed([side, side], dim)
+    return table.view(-1, 2, 2, dim // 4).flip(2).transpose(1, 2).flatten(1)
