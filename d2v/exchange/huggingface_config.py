@@ -6,7 +6,6 @@ section 5.5). A field of one value alone is one that d2v has no other choice for
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -231,25 +230,6 @@ def unread(kind: type[CommonConfig], values: Mapping[str, Any]) -> list[str]:
     """Settings of a file that nothing here knows, sorted."""
     known = {*kind.model_fields, "model_type"}
     return sorted(name for name in values.keys() - known if not _HARMLESS.fullmatch(name))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, {} where there is no such file.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}", expected="a JSON object", remedy="Copy it again."
-        ) from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds {type(content).__name__}", expected="a JSON object")
-    return content
 
 
 def mlp_ratio(dim: int, hidden: int) -> float:

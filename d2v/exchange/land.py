@@ -1,0 +1,211 @@
+"""A model of another library as a run directory, whole or not there.
+
+pretrain/config.yaml        name, modality, encoder and objective: what later stages take over
+pretrain/checkpoints/       an ordinary checkpoint of step 0: student, teacher where there is one
+finetune/model/             an ordinary model folder, where the source has a task's head
+tokenizer.json              where the source has one
+import.json                 the kind; where every tensor went, and what was made anew
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from d2v.build import identity
+from d2v.core.encoder import Encoder, initialise_linear
+from d2v.core.seeding import generator_for
+from d2v.data2vec import build_head
+from d2v.engine.checkpoint import load_checkpoint, save_checkpoint, write_durably
+from d2v.engine.run_directory import RunDirectory
+from d2v.engine.whole_folder import as_json, whole_folder
+from d2v.errors import D2VError, UsageError
+from d2v.exchange.account import TEACHER, Accounted, account
+from d2v.exchange.foreign import Foreign
+from d2v.exchange.own_recipe import recipe_of
+from d2v.modalities import build_modality
+from d2v.modalities.text.tokenizer import TOKENIZER_FILE
+from d2v.model_folder import save_model
+from d2v.recipe import Recipe
+from d2v.tasks import TaskModel, build_task
+
+MANIFEST = "import.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landed:
+    """What was written.
+
+    Args:
+        folder: the run directory.
+        recipe: its settings.
+        accounted: where every tensor went.
+        num_parameters: numbers that a student's forward pass uses, head included.
+    """
+
+    folder: Path
+    recipe: Recipe
+    accounted: Accounted
+    num_parameters: int
+
+
+def check_free(dest: Path, *, fresh: bool) -> None:
+    """Refuse a folder that holds something.
+
+    Args:
+        dest: to write.
+        fresh: an earlier import may be replaced; anything else is left alone.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
+        return
+    if not (dest / MANIFEST).is_file():
+        raise UsageError(
+            f"{dest} exists, and d2v import did not write it",
+            expected="a folder that is not there yet",
+            remedy="Name another one.",
+        )
+    if not fresh:
+        raise UsageError(
+            f"{dest} holds an imported model", remedy="Pass --fresh to replace it, or name another."
+        )
+
+
+def land(foreign: Foreign, dest: Path, source: Path) -> Landed:
+    """Write the run directory.
+
+    Args:
+        foreign: what was read.
+        dest: the folder; what is there is replaced.
+        source: where it was read from.
+
+    Raises:
+        UsageError: d2v cannot express the model, or its tensors are not those that it should have.
+        D2VError: the disk is full or not writable; nothing half-written is left.
+    """
+    recipe = recipe_of(foreign, dest)
+    parts, model = _drawn(foreign, recipe)
+    accounted = account(foreign, parts, str(source))
+    _fill(parts, accounted.student.tensors)
+    kept = _kept(parts, accounted, has_task=model is not None)
+    try:
+        with whole_folder(dest) as folder:
+            if foreign.tokenizer is not None:
+                write_durably(folder / TOKENIZER_FILE, foreign.tokenizer)
+            _write_pretrain(folder, foreign, recipe, kept)
+            if model is not None:
+                _write_model(folder / "finetune" / "model", foreign, recipe, model)
+            write_durably(folder / MANIFEST, as_json(_manifest(foreign, source, accounted)))
+    except OSError as error:
+        raise D2VError(
+            f"{dest} could not be written: {error.strerror or error}",
+            remedy="Make room or mend the permissions, then start the same command again.",
+        ) from error
+    count = sum(one.numel() for part in parts.values() for one in part.parameters())
+    return Landed(folder=dest, recipe=recipe, accounted=accounted, num_parameters=count)
+
+
+@torch.no_grad()
+def _drawn(foreign: Foreign, recipe: Recipe) -> tuple[dict[str, nn.Module], TaskModel | None]:
+    """The parts of the model with weights drawn from the recipe's seed, and the task's model."""
+    generator = generator_for("weights", recipe.seed)
+    frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
+    encoder = Encoder(recipe.encoder)
+    if recipe.finetune is not None:
+        task = build_task(recipe.finetune.task, foreign.about or {})
+        model = task.build(frontend, encoder)
+        model.initialise(generator)
+        return {"frontend": frontend, "encoder": encoder, "head": model.head}, model
+    frontend.initialise(generator)
+    encoder.initialise(generator)
+    parts: dict[str, nn.Module] = {"frontend": frontend, "encoder": encoder}
+    if any(link.ours.startswith("head.") for link in foreign.layout.links):
+        parts["head"] = build_head(recipe.encoder.dim, recipe.objective.head_layers)
+        initialise_linear(parts["head"].modules(), recipe.encoder, generator)
+    return parts, None
+
+
+@torch.no_grad()
+def _fill(parts: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
+    """Put tensors into modules; what there is none of stays as it was drawn."""
+    for part, module in parts.items():
+        own = module.state_dict()
+        for name, kept in own.items():
+            if (tensor := tensors.get(f"{part}.{name}")) is not None:
+                kept.copy_(tensor)
+
+
+def _kept(
+    parts: dict[str, nn.Module], accounted: Accounted, *, has_task: bool
+) -> dict[str, Tensor]:
+    """As pre-training names them: a task's head stays behind, the teacher comes along."""
+    kept = {
+        f"{part}.{name}": tensor
+        for part, module in parts.items()
+        if part != "head" or not has_task
+        for name, tensor in module.state_dict().items()
+    }
+    if accounted.teacher is not None:
+        teacher = accounted.teacher
+        kept |= {name: tensor.float() for name, tensor in teacher.tensors.items()}
+        # What the source has none of, the teacher has from the student.
+        kept |= {name: kept[name.removeprefix(TEACHER)].clone() for name in teacher.anew}
+    return kept
+
+
+def _write_pretrain(
+    folder: Path, foreign: Foreign, recipe: Recipe, kept: dict[str, Tensor]
+) -> None:
+    """The stage's folder as a finished training leaves it."""
+    knows = recipe.modality.name != "text" or foreign.tokenizer is not None
+    about = build_modality(recipe.modality, folder).about() if knows else {}
+    (folder / "pretrain").mkdir()
+    stage = RunDirectory(folder / "pretrain")
+    config = recipe.model_dump(
+        mode="json", include={"name", "seed", "modality", "encoder", "objective"}
+    )
+    text = f"# Imported: {foreign.kind}\n" + yaml.safe_dump(config, sort_keys=False)
+    # Settings of no recipe: pre-training never continues here, it starts from here.
+    stage.start({"imported": foreign.kind}, {}, text, "cpu")
+    path = save_checkpoint(
+        stage.path / "checkpoints", 0, {"model": kept},
+        {"identity": identity(recipe), "about": about},
+    )  # fmt: skip
+    stage.finish(
+        {
+            "imported": foreign.kind,
+            "steps": 0,
+            "checkpoint": path.name,
+            "checkpoint_digest": load_checkpoint(path).digest,
+            "report": {"headline": f"Imported: {foreign.kind}"},
+        }
+    )
+
+
+def _write_model(folder: Path, foreign: Foreign, recipe: Recipe, model: TaskModel) -> None:
+    assert recipe.finetune is not None
+    task = build_task(recipe.finetune.task, foreign.about or {})
+    with TemporaryDirectory() as name:
+        learned = Path(name)
+        if foreign.tokenizer is not None:
+            write_durably(learned / TOKENIZER_FILE, foreign.tokenizer)
+        save_model(folder, model, task, recipe, figures={}, learned=learned)
+
+
+def _manifest(foreign: Foreign, source: Path, accounted: Accounted) -> dict[str, Any]:
+    return {
+        "kind": foreign.kind,
+        "source": str(source),
+        "mapped": accounted.mapped,
+        "left_out": accounted.left_out,
+        "made_anew": accounted.anew,
+        "notes": list(foreign.notes),
+    }
