@@ -14,26 +14,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 import yaml
-from torch import Tensor, nn
 
 from d2v.build import identity
-from d2v.core.encoder import Encoder, initialise_linear
-from d2v.core.seeding import generator_for
-from d2v.data2vec import build_head
 from d2v.engine.checkpoint import load_checkpoint, save_checkpoint, write_durably
 from d2v.engine.run_directory import RunDirectory
 from d2v.engine.whole_folder import as_json, whole_folder
 from d2v.errors import D2VError, UsageError
-from d2v.exchange.account import TEACHER, Accounted, account
+from d2v.exchange.account import Accounted
+from d2v.exchange.assembled import Assembled, assembled
 from d2v.exchange.foreign import Foreign
 from d2v.exchange.own_recipe import recipe_of
 from d2v.modalities import build_modality
 from d2v.modalities.text.tokenizer import TOKENIZER_FILE
 from d2v.model_folder import save_model
 from d2v.recipe import Recipe
-from d2v.tasks import TaskModel, build_task
 
 MANIFEST = "import.json"
 
@@ -46,7 +41,7 @@ class Landed:
         folder: the run directory.
         recipe: its settings.
         accounted: where every tensor went.
-        num_parameters: numbers that a student's forward pass uses, head included.
+        num_parameters: learned numbers of the student, head included.
     """
 
     folder: Path
@@ -92,78 +87,25 @@ def land(foreign: Foreign, dest: Path, source: Path) -> Landed:
         D2VError: the disk is full or not writable; nothing half-written is left.
     """
     recipe = recipe_of(foreign, dest)
-    parts, model = _drawn(foreign, recipe)
-    accounted = account(foreign, parts, str(source))
-    _fill(parts, accounted.student.tensors)
-    kept = _kept(parts, accounted, has_task=model is not None)
+    made = assembled(foreign, recipe, str(source))
     try:
         with whole_folder(dest) as folder:
             if foreign.tokenizer is not None:
                 write_durably(folder / TOKENIZER_FILE, foreign.tokenizer)
-            _write_pretrain(folder, foreign, recipe, kept)
-            if model is not None:
-                _write_model(folder / "finetune" / "model", foreign, recipe, model)
-            write_durably(folder / MANIFEST, as_json(_manifest(foreign, source, accounted)))
+            _write_pretrain(folder, foreign, recipe, made)
+            _write_model(folder / "finetune" / "model", foreign, recipe, made)
+            write_durably(folder / MANIFEST, as_json(_manifest(foreign, source, made.accounted)))
     except OSError as error:
         raise D2VError(
             f"{dest} could not be written: {error.strerror or error}",
             remedy="Make room or mend the permissions, then start the same command again.",
         ) from error
-    count = sum(one.numel() for part in parts.values() for one in part.parameters())
-    return Landed(folder=dest, recipe=recipe, accounted=accounted, num_parameters=count)
+    return Landed(
+        folder=dest, recipe=recipe, accounted=made.accounted, num_parameters=made.num_parameters
+    )
 
 
-@torch.no_grad()
-def _drawn(foreign: Foreign, recipe: Recipe) -> tuple[dict[str, nn.Module], TaskModel | None]:
-    """The parts of the model with weights drawn from the recipe's seed, and the task's model."""
-    generator = generator_for("weights", recipe.seed)
-    frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
-    encoder = Encoder(recipe.encoder)
-    if recipe.finetune is not None:
-        task = build_task(recipe.finetune.task, foreign.about or {})
-        model = task.build(frontend, encoder)
-        model.initialise(generator)
-        return {"frontend": frontend, "encoder": encoder, "head": model.head}, model
-    frontend.initialise(generator)
-    encoder.initialise(generator)
-    parts: dict[str, nn.Module] = {"frontend": frontend, "encoder": encoder}
-    if any(link.ours.startswith("head.") for link in foreign.layout.links):
-        parts["head"] = build_head(recipe.encoder.dim, recipe.objective.head_layers)
-        initialise_linear(parts["head"].modules(), recipe.encoder, generator)
-    return parts, None
-
-
-@torch.no_grad()
-def _fill(parts: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
-    """Put tensors into modules; what there is none of stays as it was drawn."""
-    for part, module in parts.items():
-        own = module.state_dict()
-        for name, kept in own.items():
-            if (tensor := tensors.get(f"{part}.{name}")) is not None:
-                kept.copy_(tensor)
-
-
-def _kept(
-    parts: dict[str, nn.Module], accounted: Accounted, *, has_task: bool
-) -> dict[str, Tensor]:
-    """As pre-training names them: a task's head stays behind, the teacher comes along."""
-    kept = {
-        f"{part}.{name}": tensor
-        for part, module in parts.items()
-        if part != "head" or not has_task
-        for name, tensor in module.state_dict().items()
-    }
-    if accounted.teacher is not None:
-        teacher = accounted.teacher
-        kept |= {name: tensor.float() for name, tensor in teacher.tensors.items()}
-        # What the source has none of, the teacher has from the student.
-        kept |= {name: kept[name.removeprefix(TEACHER)].clone() for name in teacher.anew}
-    return kept
-
-
-def _write_pretrain(
-    folder: Path, foreign: Foreign, recipe: Recipe, kept: dict[str, Tensor]
-) -> None:
+def _write_pretrain(folder: Path, foreign: Foreign, recipe: Recipe, made: Assembled) -> None:
     """The stage's folder as a finished training leaves it."""
     knows = recipe.modality.name != "text" or foreign.tokenizer is not None
     about = build_modality(recipe.modality, folder).about() if knows else {}
@@ -176,7 +118,7 @@ def _write_pretrain(
     # Settings of no recipe: pre-training never continues here, it starts from here.
     stage.start({"imported": foreign.kind}, {}, text, "cpu")
     path = save_checkpoint(
-        stage.path / "checkpoints", 0, {"model": kept},
+        stage.path / "checkpoints", 0, {"model": made.checkpoint_tensors()},
         {"identity": identity(recipe), "about": about},
     )  # fmt: skip
     stage.finish(
@@ -190,14 +132,15 @@ def _write_pretrain(
     )
 
 
-def _write_model(folder: Path, foreign: Foreign, recipe: Recipe, model: TaskModel) -> None:
-    assert recipe.finetune is not None
-    task = build_task(recipe.finetune.task, foreign.about or {})
+def _write_model(folder: Path, foreign: Foreign, recipe: Recipe, made: Assembled) -> None:
+    """The model folder, where the source has a task's head."""
+    if made.model is None or made.task is None:
+        return
     with TemporaryDirectory() as name:
         learned = Path(name)
         if foreign.tokenizer is not None:
             write_durably(learned / TOKENIZER_FILE, foreign.tokenizer)
-        save_model(folder, model, task, recipe, figures={}, learned=learned)
+        save_model(folder, made.model, made.task, recipe, figures={}, learned=learned)
 
 
 def _manifest(foreign: Foreign, source: Path, accounted: Accounted) -> dict[str, Any]:
