@@ -58,7 +58,7 @@ class Assembled:
 
 @torch.no_grad()
 def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
-    """Build the modules, draw their weights from the recipe's seed, put the source's in their place.
+    """Build modules, draw their weights from the recipe's seed, put the source's in their place.
 
     Args:
         foreign: the source.

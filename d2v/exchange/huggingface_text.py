@@ -28,13 +28,6 @@ def read_text(source: FolderSource) -> Foreign:
     found = fitted_tokenizer(config, source.folder, source.tokenizer)
     notes = []
     if found is None:
-        if source.has_head:
-            raise UsageError(
-                f"There is no tokenizer in {source.folder}, and without it nobody can ask "
-                f"{source.class_name} anything",
-                expected="tokenizer.json, or vocab.json with merges.txt",
-                remedy="Download it, or name one with --tokenizer FILE.",
-            )
         notes.append(
             "There is no tokenizer: the ids of <unk> and <mask> are assumed. Name one with "
             "--tokenizer FILE, or set modality.tokenizer.path in recipes for this model."

@@ -87,6 +87,12 @@ def land(foreign: Foreign, dest: Path, source: Path) -> Landed:
         D2VError: the disk is full or not writable; nothing half-written is left.
     """
     recipe = recipe_of(foreign, dest)
+    if foreign.task is not None and _lacks_tokenizer(foreign, recipe):
+        raise UsageError(
+            f"{source} has no tokenizer, and without it nobody can ask {foreign.kind} anything",
+            expected="a tokenizer.json, or a vocab.json with its merges.txt",
+            remedy="Download it, or name one with --tokenizer FILE.",
+        )
     made = assembled(foreign, recipe, str(source))
     try:
         with whole_folder(dest) as folder:
@@ -105,10 +111,14 @@ def land(foreign: Foreign, dest: Path, source: Path) -> Landed:
     )
 
 
+def _lacks_tokenizer(foreign: Foreign, recipe: Recipe) -> bool:
+    return recipe.modality.name == "text" and foreign.tokenizer is None
+
+
 def _write_pretrain(folder: Path, foreign: Foreign, recipe: Recipe, made: Assembled) -> None:
     """The stage's folder as a finished training leaves it."""
-    knows = recipe.modality.name != "text" or foreign.tokenizer is not None
-    about = build_modality(recipe.modality, folder).about() if knows else {}
+    known = not _lacks_tokenizer(foreign, recipe)
+    about = build_modality(recipe.modality, folder).about() if known else {}
     (folder / "pretrain").mkdir()
     stage = RunDirectory(folder / "pretrain")
     config = recipe.model_dump(
