@@ -29,7 +29,7 @@ def folder_tensors(folder: Path) -> dict[str, Tensor]:
     """
     for name in WHOLE:
         if (folder / name).is_file():
-            return _file_tensors(folder / name)
+            return file_tensors(folder / name)
         index = folder / f"{name}{_INDEX}"
         if index.is_file():
             return _several(folder, index)
@@ -49,7 +49,7 @@ def _several(folder: Path, index: Path) -> dict[str, Tensor]:
     for name in sorted(set(where.values())):
         if Path(name).name != name:
             raise UsageError(f"{index} names a file elsewhere: {name}", expected="one beside it")
-        found = _file_tensors(folder / name)
+        found = file_tensors(folder / name)
         if twice := sorted(tensors.keys() & found.keys()):
             raise UsageError(
                 f"{folder / name} holds {twice[0]}, which another part holds as well",
@@ -59,7 +59,8 @@ def _several(folder: Path, index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _file_tensors(path: Path) -> dict[str, Tensor]:
+def file_tensors(path: Path) -> dict[str, Tensor]:
+    """Everything that one file of weights holds. Raises UsageError as `folder_tensors`."""
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
