@@ -14,6 +14,8 @@ _OWN = ("dropout", "activation_dropout", "attention_dropout", "drop_path", "laye
 """Settings of the encoder that regularise or compute, and leave its tensors alone."""
 _PREPARING = ("path",)
 """Settings of the modality's model sections that only say where something lies."""
+_TOKENIZERS = ("tokenizer.json", "prepare/learned/tokenizer.json")
+"""Where a run keeps its own: an imported one, one that prepared data."""
 
 
 def architecture_of(start: Path) -> Adopted:
@@ -33,6 +35,8 @@ def architecture_of(start: Path) -> Adopted:
         for name in _model_sections(modality["name"])
         if isinstance(modality.get(name), Mapping)
     }
+    if "tokenizer" in adopted and (tokenizer := _tokenizer_of(path.parent.parent)) is not None:
+        adopted["tokenizer"]["path"] = str(tokenizer)
     return Adopted(
         values={
             "finetune": {"checkpoint": str(start)},
@@ -45,16 +49,27 @@ def architecture_of(start: Path) -> Adopted:
     )
 
 
-def _config_of(start: Path) -> Path:
+def find_config(start: Path) -> Path | None:
+    """The `config.yaml` of the pre-training that a run, a part of one or a checkpoint names."""
     folders = (start, start / "pretrain", start.parent, start.parent.parent)
-    for path in (folder / "config.yaml" for folder in folders):
-        if path.is_file():
-            return path
+    paths = (folder / "config.yaml" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _config_of(start: Path) -> Path:
+    path = find_config(start)
+    if path is not None:
+        return path
     raise UsageError(
         f"--from {start}: there is no run",
         expected="a run directory of d2v pretrain, or one of its checkpoints",
         remedy="Name a folder with pretrain/config.yaml, such as runs/vision/digits.",
     )
+
+
+def _tokenizer_of(run: Path) -> Path | None:
+    """The one that a run's encoder knows: it comes along, whatever the recipe would have trained."""
+    return next((run / name for name in _TOKENIZERS if (run / name).is_file()), None)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,6 +7,9 @@ import typer
 
 from d2v import __version__
 from d2v.cli_ablate import ablate
+from d2v.cli_embed import embed
+from d2v.cli_export import export
+from d2v.cli_import import import_model
 from d2v.cli_parts import launch_all, load, options_of, show_once
 from d2v.cli_predict import predict
 from d2v.cli_recipes import recipes_app
@@ -162,10 +165,33 @@ def finetune(
 
 
 app.command(
+    "import",
+    epilog=examples(
+        "d2v import data2vec-vision-base runs/vision-base",
+        "d2v import audio_base_ls.pt runs/audio-base",
+    ),
+)(import_model)
+
+app.command(
     epilog=examples(
         "d2v predict runs/vision/digits photos/", "echo A fine film. | d2v predict runs/text/sst2 -"
     )
 )(predict)
+
+app.command(
+    epilog=examples(
+        "d2v embed runs/vision/digits photos/ --out features.npy",
+        "d2v embed runs/spoken FSDD/ --out features.parquet --per-token --block 6",
+        "d2v embed vision/digits runs/vision/digits/prepare/shards/common --out features",
+    )
+)(embed)
+
+app.command(
+    epilog=examples(
+        "d2v export runs/vision/digits digits-hf --to hf --licence apache-2.0",
+        "d2v export runs/vision/digits digits-timm --to timm --encoder --teacher",
+    )
+)(export)
 
 app.command(
     epilog=examples(
