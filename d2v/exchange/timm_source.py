@@ -12,7 +12,7 @@ from d2v.errors import UsageError
 from d2v.exchange.foreign import Foreign
 from d2v.exchange.huggingface_config import CONFIG
 from d2v.exchange.links import Layout
-from d2v.exchange.timm_stock import Stock, read_stock
+from d2v.exchange.timm_config import Stock, read_stock
 from d2v.exchange.vit_heads import classifier
 from d2v.exchange.vit_names import BEIT, VIT, anew, vit_links
 from d2v.exchange.vit_settings import HALF, INDEX, INDEX_REASON, Untold, look
