@@ -151,9 +151,7 @@ def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that only say where something lies are of no use to others, and may be private."""
     cleaned = dict(section)
     for name, value in section.items():
-        if name == "path":
-            cleaned[name] = None
-        elif name == "language_model":  # it is not exported
+        if name in ("path", "language_model"):  # the latter is not exported
             cleaned[name] = None
         elif isinstance(value, Mapping):
             cleaned[name] = _without_paths(value)

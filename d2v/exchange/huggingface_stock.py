@@ -118,10 +118,14 @@ def _picture_head(
     assert isinstance(task, ClassifySettings | RegressSettings)
     head = task.head
     _refuse_unless(not head.hidden, where, "task.head.hidden is true")
-    links = [Same(f"head.last.{kind}", (f"classifier.{kind}",)) for kind in ("weight", "bias")]
+    links: list[Link] = [
+        Same(f"head.last.{kind}", (f"classifier.{kind}",)) for kind in ("weight", "bias")
+    ]
     if (head.pool, head.norm) == ("mean", True):
         norm = "data2vec_vision.pooler.layernorm"
-        return links + [Same(f"head.norm.{kind}", (f"{norm}.{kind}",)) for kind in ("weight", "bias")]
+        return links + [
+            Same(f"head.norm.{kind}", (f"{norm}.{kind}",)) for kind in ("weight", "bias")
+        ]
     reads_cls = (head.pool, head.norm) == ("first", False) and modality.frontend.cls_token
     _refuse_unless(
         reads_cls and encoder.final_norm, where,
