@@ -1,0 +1,297 @@
+"""Proves: every tensor of fairseq's speech files comes to its place, and settings with it.
+
+Files are written here from the tables of reference sections 5.1, 5.3 and 5.4.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from d2v.errors import UsageError
+from d2v.exchange.fairseq_settings import told_settings
+from d2v.exchange.foreign_files import read_file
+from d2v.exchange.land import land
+from d2v.model_folder import load_model
+from tests.foreign_case import (
+    CONVOLUTIONS,
+    CONVOLUTIONS_SAID,
+    DEPTH,
+    DIM,
+    HEADS,
+    HIDDEN,
+    Tensors,
+    assert_same,
+    expected_blocks,
+    expected_speech,
+    filled,
+    of_speech,
+    of_speech_encoder,
+    read,
+    written,
+)
+
+SPEECH: dict[str, Any] = {
+    "_name": "data2vec_audio",
+    "conv_feature_layers": CONVOLUTIONS_SAID,
+    "encoder_attention_heads": HEADS,
+    "extractor_mode": "layer_norm",
+    "layer_norm_first": False,
+    "average_top_k_layers": 2,
+    "loss_beta": 0.5,
+    "loss_scale": None,
+    "instance_norm_target_layer": True,
+    "layer_norm_targets": True,
+    "ema_decay": 0.99,
+    "ema_end_decay": 0.999,
+    "ema_anneal_end_step": 700,
+    "encoder_layerdrop": 0.05,
+    "dropout": 0.2,
+}
+LETTERS = ["<s>", "<pad>", "</s>", "<unk>", *"|ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+
+
+def speech_content(tensors: Tensors, **cfg: Any) -> dict[str, Any]:
+    return {
+        "cfg": {"model": {**SPEECH, **cfg}, "task": {"normalize": True}},
+        "args": None,
+        "model": tensors,
+        "last_optimizer_state": {"state": {0: {"exp_avg": torch.ones(3)}}},
+    }
+
+
+def speech_tensors(**changed: tuple[int, ...]) -> Tensors:
+    """Student, head and an average whose positions are the student's."""
+    tensors = filled(of_speech() | {"final_proj.weight": (DIM, DIM), "final_proj.bias": (DIM,)})
+    averaged = filled(of_speech_encoder("_ema."))
+    copies = {name: tensors[f"encoder.{name[5:]}"] for name in averaged if "pos_conv" in name}
+    return tensors | averaged | copies | filled(changed)
+
+
+# Speech
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+@pytest.mark.parametrize("head", ["final_proj", "final_proj.0"])
+def test_speech__student_head_and_average_come_to_their_places(
+    tmp_path: Path, is_nested: bool, head: str
+) -> None:
+    tensors = {
+        name.replace("final_proj", head): tensor for name, tensor in speech_tensors().items()
+    }
+    model = nested(tensors, "_ema") if is_nested else tensors
+    foreign, recipe, made = read(written(tmp_path / "base.pt", speech_content(model)))
+    expected = expected_speech(tensors)
+    expected |= {f"head.0.{kind}": tensors[f"{head}.{kind}"] for kind in ("weight", "bias")}
+    teacher = expected_blocks(tensors, "_ema.", "teacher.encoder.")
+    for kind in ("weight", "bias"):
+        teacher[f"teacher.encoder.input_norm.{kind}"] = tensors[f"_ema.layer_norm.{kind}"]
+    assert_same(made.checkpoint_tensors(), expected | teacher)
+    assert foreign.kind == "fairseq data2vec audio, pre-trained"
+    assert recipe.objective.teacher_averages == "encoder"
+    assert set(made.accounted.left_out) == {
+        name for name in tensors if name.startswith("_ema.pos_conv")
+    }
+
+
+def test_speech__settings_are_the_files(tmp_path: Path) -> None:
+    _, recipe, _ = read(written(tmp_path / "base.pt", speech_content(speech_tensors())))
+    encoder, objective = recipe.encoder, recipe.objective
+    assert (encoder.dim, encoder.depth, encoder.num_heads) == (DIM, DEPTH, HEADS)
+    assert int(encoder.dim * encoder.mlp_ratio) == HIDDEN
+    assert (encoder.norm_position, encoder.norm_eps, encoder.input_norm) == ("post", 1e-5, True)
+    assert (encoder.dropout, encoder.layerdrop, encoder.drop_path) == (0.2, 0.05, 0)
+    assert (objective.top_k, objective.beta, objective.head_layers) == (2, 0.5, 1)
+    assert (objective.target_norm, objective.mean_norm) == ("instance", "layer")
+    assert (objective.target_feature, objective.channel_reduction) == ("ffn", "inv_sqrt_dim")
+    assert objective.tau.model_dump() == {
+        "schedule": "linear", "tau_0": 0.99, "tau_e": 0.999, "tau_n": "700 steps",
+    }  # fmt: skip
+    frontend = recipe.modality.model_dump()["frontend"]
+    assert frontend["layers"] == CONVOLUTIONS
+    assert frontend["positions"] == {
+        "num_layers": 3, "kernel": 5, "groups": 4, "zero_padding": "first",
+    }  # fmt: skip
+    assert frontend["normalise"] is True
+
+
+def test_speech__positions_that_were_averaged_make_the_teacher_a_frontend_of_its_own(
+    tmp_path: Path,
+) -> None:
+    tensors = speech_tensors() | filled(of_speech_encoder("_ema."), seed=1)
+    _, recipe, made = read(written(tmp_path / "base.pt", speech_content(nested(tensors, "_ema"))))
+    expected = expected_speech(tensors, positions="_ema.", ours="teacher.")
+    found = made.checkpoint_tensors()
+    assert_same({n: t for n, t in found.items() if n.startswith("teacher.")}, expected)
+    assert recipe.objective.teacher_averages == "all"
+
+
+def test_speech__an_average_of_the_whole_model_is_the_teacher(tmp_path: Path) -> None:
+    tensors = speech_tensors()
+    tensors = {name: one for name, one in tensors.items() if not name.startswith("_ema.")}
+    whole = filled(of_speech("_ema.") | {"_ema.final_proj.weight": (DIM, DIM)}, seed=1)
+    _, recipe, made = read(written(tmp_path / "base.pt", speech_content(tensors | whole)))
+    expected = expected_speech(whole, stem="_ema.", positions="_ema.encoder.", ours="teacher.")
+    found = made.checkpoint_tensors()
+    assert_same({n: t for n, t in found.items() if n.startswith("teacher.")}, expected)
+    assert made.accounted.left_out == {"_ema.final_proj.weight": "the teacher has no head"}
+    assert recipe.objective.teacher_averages == "all"
+
+
+def test_speech__without_settings_published_ones_are_taken_and_said(tmp_path: Path) -> None:
+    shapes = {
+        name: shape
+        for name, shape in of_speech(bias=True).items()
+        if "feature_extractor" not in name and name not in ("layer_norm.weight", "layer_norm.bias")
+    }
+    before = 1
+    for number, kernel in enumerate((10, 3, 3, 3, 3, 2, 2)):
+        layer = f"feature_extractor.conv_layers.{number}"
+        shapes |= {f"{layer}.0.weight": (8, before, kernel), f"{layer}.0.bias": (8,)}
+        shapes |= {f"{layer}.2.1.weight": (8,), f"{layer}.2.1.bias": (8,)}
+        before = 8
+    shapes |= {"layer_norm.weight": (8,), "layer_norm.bias": (8,)}
+    path = written(tmp_path / "base.pt", {"model": filled(shapes)})
+    with pytest.raises(UsageError, match="does not tell its attention heads"):
+        read(path)
+    _, recipe, _ = read(path, num_heads=8)
+    assert recipe.encoder.num_heads == 8
+    assert recipe.modality.model_dump()["frontend"]["bias"] is True
+    strides = [stride for _, _, stride in recipe.modality.model_dump()["frontend"]["layers"]]
+    assert strides == [5, 2, 2, 2, 2, 2, 2]
+    assert (recipe.objective.top_k, recipe.objective.target_norm) == (DEPTH, "instance")
+
+
+def fine_tuned(num_symbols: int = 32) -> Tensors:
+    proj = {"w2v_encoder.proj.weight": (num_symbols, DIM), "w2v_encoder.proj.bias": (num_symbols,)}
+    return filled(of_speech("w2v_encoder.w2v_model.") | proj)
+
+
+@pytest.mark.parametrize("is_old", [True, False], ids=["args", "cfg"])
+def test_recogniser__is_a_model_that_answers(tmp_path: Path, is_old: bool) -> None:
+    tensors = fine_tuned()
+    pre_training = argparse.Namespace(**SPEECH)
+    settings: dict[str, Any] = {"w2v_args": pre_training, "final_dropout": 0.3, "dropout": 0.0}
+    content: dict[str, Any] = {"model": tensors}
+    if is_old:
+        content["args"] = argparse.Namespace(**settings, normalize=False)
+    else:
+        inner = OmegaConf.create({"model": SPEECH, "task": {"normalize": True}})
+        section = {**settings, "w2v_args": inner}
+        content["cfg"] = {"model": section, "task": {"normalize": False}}
+    path = written(tmp_path / "ctc.pt", content)
+    foreign, recipe, made = read(path)
+    prefix = "w2v_encoder.w2v_model."
+    expected = expected_speech(tensors, prefix, f"{prefix}encoder.")
+    assert_same(made.checkpoint_tensors(), expected)
+    landed = land(foreign, tmp_path / "run", path)
+    loaded = load_model(tmp_path / "run")
+    own = loaded.model.state_dict()
+    assert torch.equal(own["head.projection.weight"], tensors["w2v_encoder.proj.weight"])
+    assert torch.equal(own["head.projection.bias"], tensors["w2v_encoder.proj.bias"])
+    assert loaded.task.about() == {"symbols": LETTERS}
+    assert recipe.encoder.dropout == 0.0
+    assert recipe.modality.model_dump()["frontend"]["normalise"] is False
+    assert foreign.task == {"name": "ctc", "dropout": 0.3}
+    assert landed.accounted.left_out == {}
+
+
+def test_recogniser__symbols_are_those_of_the_file(tmp_path: Path) -> None:
+    symbols = ["<s>", "<pad>", "</s>", "<unk>", "|", "B", "A"]
+    dictionary = argparse.Namespace(symbols=symbols, count=[1] * 7)
+    content = speech_content(fine_tuned(7)) | {"task_state": {"target_dictionary": dictionary}}
+    content["cfg"]["model"] = {"w2v_args": SPEECH}
+    foreign, _, _ = read(written(tmp_path / "ctc.pt", content))
+    assert foreign.about == {"symbols": symbols}
+
+
+@pytest.mark.parametrize(
+    ("symbols", "why"),
+    [(None, "nothing tells what its 7 symbols are"), (["<s>", "ah"], "vocabulary is not one of")],
+)
+def test_recogniser__a_head_of_unknown_symbols_is_left_out_and_said(
+    tmp_path: Path, symbols: list[str] | None, why: str
+) -> None:
+    content = speech_content(fine_tuned(7))
+    content["cfg"]["model"] = {"w2v_args": SPEECH}
+    content["task_state"] = {"target_dictionary": argparse.Namespace(symbols=symbols)}
+    foreign, _, made = read(written(tmp_path / "ctc.pt", content))
+    assert foreign.task is None
+    assert any(why in note for note in foreign.notes)
+    assert set(made.accounted.left_out) == {"w2v_encoder.proj.weight", "w2v_encoder.proj.bias"}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_norm_first": True}, "layer_norm_first True"),
+        ({"extractor_mode": "default"}, "extractor_mode 'default'"),
+        ({"activation_fn": "relu"}, "activation_fn 'relu'"),
+        ({"encoder_attention_heads": 5}, "5 attention heads do not divide"),
+        ({"conv_feature_layers": "[(6, 10, 5)]"}, "its kernels are"),
+        ({"conv_feature_layers": "__import__('os').system('true')"}, "conv_feature_layers"),
+        ({"conv_feature_layers": "[(6, 10, 5)] * 99999999999"}, "conv_feature_layers"),
+    ],
+)
+def test_settings_that_d2v_cannot_follow__are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = written(tmp_path / "base.pt", speech_content(speech_tensors(), **changes))
+    with pytest.raises(UsageError, match=message.replace("(", r"\(")):
+        read(path)
+
+
+def test_heads_of_user_and_file__must_agree(tmp_path: Path) -> None:
+    path = written(tmp_path / "base.pt", speech_content(speech_tensors()))
+    assert read(path, num_heads=HEADS)[1].encoder.num_heads == HEADS
+    with pytest.raises(UsageError, match="--num-heads is 8, and .* says encoder_attention_heads 4"):
+        read(path, num_heads=8)
+
+
+def test_a_model_of_data2vec_2__is_named(tmp_path: Path) -> None:
+    names = {"modality_encoders.AUDIO.alibi_scale": (1, 1, 4, 1, 1), "blocks.0.norm1.weight": (4,)}
+    path = written(tmp_path / "v2.pt", {"cfg": None, "model": filled(names)})
+    with pytest.raises(UsageError, match=r"model of data2vec 2\.0"):
+        read_file(path, num_heads=None, tokenizer=None)
+
+
+def test_wav2vec_2__is_no_data2vec(tmp_path: Path) -> None:
+    tensors = {name: one for name, one in speech_tensors().items() if "pos_conv" not in name}
+    tensors["encoder.pos_conv.0.weight_g"] = torch.ones(1, 1, 8)
+    path = written(tmp_path / "w2v.pt", speech_content(tensors))
+    with pytest.raises(UsageError, match=r"wav2vec 2\.0"):
+        read_file(path, num_heads=None, tokenizer=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("encoder.layers.1.fc2.bias"), r"1 missing: encoder\.layers\.1\.fc2\.bias"),
+        (lambda t: t.update(strange=torch.ones(1)), "1 unknown: strange"),
+        (lambda t: t.update({"mask_emb": torch.ones(5)}), "1 of another shape: mask_emb"),
+    ],
+)
+def test_a_tensor_too_few_too_many_or_too_large__is_an_error(
+    tmp_path: Path, change: Any, message: str
+) -> None:
+    tensors = speech_tensors()
+    change(tensors)
+    with pytest.raises(UsageError, match=message):
+        read(written(tmp_path / "base.pt", speech_content(tensors)))
+
+
+def test_a_tokenizer_for_speech__is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "base.pt", speech_content(speech_tensors()))
+    with pytest.raises(UsageError, match="means nothing to speech"):
+        read_file(path, num_heads=None, tokenizer=tmp_path / "tokenizer.json")
+
+
+def test_unresolved_references__are_as_if_unsaid() -> None:
+    cfg = {"model": {"ema_anneal_end_step": "${optimization.max_update}", "loss_beta": 1.0}}
+    assert told_settings({"cfg": cfg}) == {"loss_beta": 1.0}
