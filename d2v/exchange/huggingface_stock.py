@@ -198,7 +198,9 @@ def _refuse_unless(fits: bool, where: str, reason: str) -> None:
 
 
 def _refusal(where: str, reason: str) -> UsageError:
+    takes_any = "--to onnx and --to torch take any model"
+    of_head = "For" in where and "task" in reason
     return UsageError(
         f"{where} of transformers cannot express this model: {reason}",
-        remedy="d2v export --to onnx or --to torch takes any model; --encoder leaves the head out.",
+        remedy=takes_any + ("; --encoder leaves the head out." if of_head else "."),
     )

@@ -198,5 +198,6 @@ def _ending(encoder: EncoderSettings, head: HeadSettings | None) -> Iterator[Lin
 def _refusal(reason: str) -> UsageError:
     return UsageError(
         f"No model of timm can express this one: {reason}",
-        remedy="--to hf, onnx or torch may take it; --encoder leaves the head out.",
+        remedy="--to onnx and --to torch take any model"
+        + ("; --encoder leaves the head out." if "head" in reason or "task" in reason else "."),
     )
