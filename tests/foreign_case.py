@@ -28,6 +28,26 @@ POSITIONS, KERNEL, GROUPS = 3, 5, 4
 TOKENS, ROWS = 300, 27
 
 
+SPEECH: dict[str, Any] = {
+    "_name": "data2vec_audio",
+    "conv_feature_layers": CONVOLUTIONS_SAID,
+    "encoder_attention_heads": HEADS,
+    "extractor_mode": "layer_norm",
+    "layer_norm_first": False,
+    "average_top_k_layers": 2,
+    "loss_beta": 0.5,
+    "loss_scale": None,
+    "instance_norm_target_layer": True,
+    "layer_norm_targets": True,
+    "ema_decay": 0.99,
+    "ema_end_decay": 0.999,
+    "ema_anneal_end_step": 700,
+    "encoder_layerdrop": 0.05,
+    "dropout": 0.2,
+}
+"""Settings of a pre-trained model of speech, as fairseq names them."""
+
+
 def filled(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Tensors:
     """Random tensors; norms' weights around one."""
     found = {}
@@ -161,6 +181,23 @@ def nested(tensors: Tensors, name: str) -> dict[str, Any]:
     }
     outer = {key: one for key, one in tensors.items() if not key.startswith(f"{name}.")}
     return {**outer, name: inner}
+
+
+def speech_content(tensors: Tensors, **cfg: Any) -> dict[str, Any]:
+    return {
+        "cfg": {"model": {**SPEECH, **cfg}, "task": {"normalize": True}},
+        "args": None,
+        "model": tensors,
+        "last_optimizer_state": {"state": {0: {"exp_avg": torch.ones(3)}}},
+    }
+
+
+def speech_tensors(**changed: tuple[int, ...]) -> Tensors:
+    """Student, head and an average whose positions are the student's."""
+    tensors = filled(of_speech() | {"final_proj.weight": (DIM, DIM), "final_proj.bias": (DIM,)})
+    averaged = filled(of_speech_encoder("_ema."))
+    copies = {name: tensors[f"encoder.{name[5:]}"] for name in averaged if "pos_conv" in name}
+    return tensors | averaged | copies | filled(changed)
 
 
 def written(path: Path, content: Mapping[str, Any]) -> Path:
