@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from d2v.core.encoder import Encoder, initialise_linear
+from d2v.core.encoder import Encoder
 from d2v.core.seeding import generator_for
 from d2v.data2vec import build_head
 from d2v.exchange.account import TEACHER, Accounted, account
@@ -58,7 +58,10 @@ class Assembled:
 
 @torch.no_grad()
 def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
-    """Build modules, draw their weights from the recipe's seed, put the source's in their place.
+    """Build the modules and put the source's weights in; what it has none of is drawn.
+
+    Drawing takes longer than all else, so it is done only where something is missing, then of
+    everything, from the recipe's seed, as a training begins.
 
     Args:
         foreign: the source.
@@ -68,22 +71,21 @@ def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
     Raises:
         UsageError: a tensor is missing, of another shape, or known to nobody.
     """
-    generator = generator_for("weights", recipe.seed)
     frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
     encoder = Encoder(recipe.encoder)
-    frontend.initialise(generator)
-    encoder.initialise(generator)
     parts: dict[str, nn.Module] = {"frontend": frontend, "encoder": encoder}
     model = task = None
     if recipe.finetune is not None:
         task = build_task(recipe.finetune.task, foreign.about or {})
         model = task.build(frontend, encoder)
-        model.initialise_head(generator)
         parts["head"] = model.head
     elif any(link.ours.startswith("head.") for link in foreign.layout.links):
         parts["head"] = build_head(recipe.encoder.dim, recipe.objective.head_layers)
-        initialise_linear(parts["head"].modules(), recipe.encoder, generator)
     accounted = account(foreign, parts, place)
+    if accounted.student.anew:
+        generator = generator_for("weights", recipe.seed)
+        frontend.initialise(generator)
+        encoder.initialise(generator)
     _fill(parts, accounted.student.tensors)
     if model is not None:
         model.copy_to_average()
