@@ -69,7 +69,7 @@ def read_official(
     left_out = {INDEX: INDEX_REASON}
     task, regression = classifier(tensors, left_out), _regression(tensors, found, left_out)
     return Foreign(
-        kind=f"official data2vec vision, {'fine-tuned' if task else 'pre-trained'}",
+        kind=_kind(tensors, fine_tuned=fine_tuned, regresses=bool(regression)),
         modality={"name": "vision", "frontend": found.frontend.model_dump(mode="json")},
         encoder=found.encoder.model_dump(mode="json"),
         objective=_objective(said, found.encoder.depth),
@@ -88,6 +88,14 @@ def read_official(
             + ("its settings say." if _STATISTICS in said else "in the published models."),
         ),
     )
+
+
+def _kind(tensors: Mapping[str, Tensor], *, fine_tuned: bool, regresses: bool) -> str:
+    """Both were made with the same code; only what was predicted tells them apart."""
+    if fine_tuned:
+        return "official data2vec vision or BEiT, fine-tuned"
+    is_beit = "lm_head.weight" in tensors and not regresses
+    return f"official {'BEiT' if is_beit else 'data2vec vision'}, pre-trained"
 
 
 def _arguments(content: Mapping[str, Any]) -> dict[str, Any]:
