@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from d2v.core.encoder import Encoder
 from d2v.exchange.huggingface_config import mlp_ratio
 from d2v.modalities.speech.geometry import stacked_geometry
 from d2v.types import Batch
@@ -109,7 +110,8 @@ def read(model: Any, lengths: list[int]) -> Any:
 def test_vision__every_hidden_state_agrees(changes: dict[str, Any], tmp_path: Path) -> None:
     model = stock("VisionModel", **of(VISION, changes))
     made = ours(save_vision(model, tmp_path / "theirs"))
-    images = pictures(2, made.parts["frontend"].settings.image_size, model.config.num_channels)
+    side = model.config.image_size
+    images = pictures(2, side if isinstance(side, int) else side[0], model.config.num_channels)
     gap = largest_difference(made, Batch(inputs=images), seen(model, images))
     assert gap < TOLERANCE
 
@@ -223,7 +225,9 @@ def test_dropouts__come_along(tmp_path: Path) -> None:
     made = ours(
         save(stock("AudioModel", **of(AUDIO, {**rates, "layerdrop": 0.25})), tmp_path / "m")
     )
-    kept = made.parts["encoder"].settings
+    encoder = made.parts["encoder"]
+    assert isinstance(encoder, Encoder)
+    kept = encoder.settings
     assert (kept.dropout, kept.attention_dropout, kept.activation_dropout, kept.layerdrop) == (
         0.3, 0.2, 0.4, 0.25
     )  # fmt: skip

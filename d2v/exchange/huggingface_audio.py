@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from d2v.core.encoder import EncoderSettings
 from d2v.errors import UsageError
+from d2v.exchange.complaints import complaints
 from d2v.exchange.foreign import Foreign
 from d2v.exchange.huggingface_config import CONFIG, AudioConfig, checked, mlp_ratio
 from d2v.exchange.huggingface_names import speech_links
@@ -101,9 +104,9 @@ def _convolutions(frontend: dict[str, Any], source: FolderSource) -> Convolution
     """The same, checked. Raises UsageError."""
     try:
         return ConvolutionSettings.model_validate(frontend)
-    except ValueError as error:
+    except ValidationError as error:
         raise UsageError(
-            f"{source.folder / CONFIG}: d2v has no such convolutions: {error}",
+            f"{source.folder / CONFIG}: d2v has no such convolutions: {complaints(error)}",
             expected="kernels no shorter than their strides",
         ) from error
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from d2v.errors import UsageError
+from d2v.exchange.complaints import complaints
 
 CONFIG = "config.json"
 _HARMLESS = re.compile(
@@ -196,6 +197,16 @@ class TextConfig(CommonConfig):
     is_decoder: Literal[False] = False
     add_cross_attention: Literal[False] = False
 
+    @model_validator(mode="after")
+    def _check(self) -> TextConfig:
+        tokens = self.max_position_embeddings - self.pad_token_id - 1
+        if tokens < 3:
+            raise ValueError(
+                f"max_position_embeddings {self.max_position_embeddings} leaves {tokens} positions "
+                f"behind that of the padding, {self.pad_token_id}: too few for a text"
+            )
+        return self
+
 
 AnyConfig = TypeVar("AnyConfig", bound=CommonConfig)
 
@@ -214,14 +225,8 @@ def checked(kind: type[AnyConfig], values: Mapping[str, Any], place: Path) -> An
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        said = [
-            ".".join(map(str, one["loc"])) + f" is {one['input']!r}: {one['msg']}"
-            if one["loc"]
-            else one["msg"]
-            for one in error.errors(include_url=False)
-        ]
         raise UsageError(
-            f"{place}: " + "; ".join(said).replace("Value error, ", ""),
+            f"{place}: {complaints(error)}",
             expected="a model that d2v can express: outputs would differ otherwise",
         ) from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from d2v.core.encoder import EncoderSettings
-from d2v.errors import UsageError
 from d2v.exchange.foreign import Foreign
 from d2v.exchange.huggingface_config import CONFIG, TextConfig, checked, mlp_ratio
 from d2v.exchange.huggingface_names import text_links
@@ -72,13 +71,6 @@ def read_text(source: FolderSource) -> Foreign:
 def _frontend(config: TextConfig) -> dict[str, Any]:
     """Positions are counted on from the padding's row, as fairseq does."""
     first = config.pad_token_id + 1
-    if config.max_position_embeddings - first < 3:
-        raise UsageError(
-            f"max_position_embeddings {config.max_position_embeddings} leaves "
-            f"{config.max_position_embeddings - first} tokens behind the {first} rows up to the "
-            "padding's",
-            expected="3 at least",
-        )
     return {
         "max_tokens": config.max_position_embeddings - first,
         "first_position": first,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from d2v.errors import UsageError
+from d2v.exchange.complaints import complaints
 from d2v.exchange.huggingface_config import TextConfig
 from d2v.exchange.json_file import read_json
 from d2v.modalities.text.tokenizer import (
@@ -88,6 +90,11 @@ def _fitted(content: bytes, place: Path, config: TextConfig) -> FoundTokenizer:
     tokenizer = _parsed(content, place)
     size = max(tokenizer.get_vocab().values(), default=-1) + 1
     notes = []
+    if size > config.vocab_size:
+        raise UsageError(
+            f"The tokenizer {place} has {size:,} tokens, and the model {config.vocab_size:,} rows",
+            expected="a row for each token",
+        )
     if size < config.vocab_size:
         # Rows beyond the tokenizer's are never looked up; ids for them let the two fit.
         fillers = [f"<unused-{number}>" for number in range(size, config.vocab_size)]
@@ -116,9 +123,9 @@ def _check(content: bytes, place: Path, ids: dict[str, int]) -> None:
     """Whether d2v can use it with these ids. Raises UsageError."""
     try:
         settings = TokenizerSettings.model_validate(ids)
-    except ValueError as error:
+    except ValidationError as error:
         raise UsageError(
-            f"{place} does not fit d2v: {error}",
+            f"{place} does not fit d2v: {complaints(error)}",
             expected="the special tokens " + " ".join(name for name, *_ in SPECIAL_TOKENS.values()),
         ) from error
     parse_tokenizer(content, str(place), settings)

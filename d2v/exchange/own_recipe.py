@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from d2v.data2vec import Data2VecSettings
 from d2v.errors import UsageError
+from d2v.exchange.complaints import complaints
 from d2v.exchange.foreign import Foreign
 from d2v.modalities.text.store import StoreSettings as TextStoreSettings
 from d2v.modalities.vision.masks import MaskSettings as VisionMaskSettings
@@ -38,12 +39,8 @@ def recipe_of(foreign: Foreign, dest: Path) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        said = [
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
-            for one in error.errors(include_url=False)
-        ]
         raise UsageError(
-            f"d2v cannot express this {foreign.kind}: {'; '.join(said)}",
+            f"d2v cannot express this {foreign.kind}: {complaints(error)}",
             expected="a model within the limits of d2v's own settings",
         ) from error
 
