@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,9 +16,9 @@ from d2v.core.encoder import EncoderSettings
 from d2v.engine.whole_folder import as_json, file_names
 from d2v.errors import UsageError
 from d2v.exchange.huggingface_files import data_files, write_files
-from d2v.exchange.huggingface_own import REGRESSION_HEAD, SECTION, own_section
+from d2v.exchange.huggingface_own import BESIDE, SECTION, beside_the_class, own_section
 from d2v.exchange.huggingface_stock import Stock, stock_model
-from d2v.exchange.links import KeylessBias, Layout, to_theirs
+from d2v.exchange.links import to_theirs
 from d2v.exchange.outgoing import Exported, Outgoing
 from d2v.exchange.own_scale import in_own_scale
 from d2v.exchange.stock_card import model_card
@@ -67,18 +67,20 @@ def export_huggingface(outgoing: Outgoing, folder: Path) -> Exported:
         model.modality, model.encoder, objective, model.task, about, mask_token=model.mask_token
     )
     tensors = to_theirs(stock.layout, model.tensors)
+    head = outgoing.regression_head if outgoing.model is None else {}
+    beside = beside_the_class(stock.layout, model.tensors, head)
     write_files(
         folder,
         {
             "config.json": as_json(config),
             _WEIGHTS: save(tensors, metadata={"format": "pt"}),
             **data_files(outgoing),
-            **_regression_head(outgoing),
+            **({BESIDE: save(beside)} if beside else {}),
         },
     )
     difference = largest_difference(outgoing, transformers, stock.name, folder)
     what = f"transformers {stock.name}"
-    remarks, loading = _remarks(outgoing, model, stock), _how_to_load(outgoing, stock.name)
+    remarks, loading = _remarks(model, stock, beside), _how_to_load(outgoing, stock.name)
     card = model_card(outgoing, "transformers", what, loading, remarks)
     (folder / "README.md").write_text(card)
     return Exported(
@@ -136,13 +138,7 @@ def _from_padding_row(modality: TextSettings, tensors: dict[str, Tensor]) -> Tex
     return modality.model_copy(update={"frontend": moved})
 
 
-def _regression_head(outgoing: Outgoing) -> dict[str, bytes]:
-    if outgoing.model is not None or not outgoing.regression_head:
-        return {}
-    return {REGRESSION_HEAD: save(dict(outgoing.regression_head))}
-
-
-def _remarks(outgoing: Outgoing, model: _Model, stock: Stock) -> tuple[str, ...]:
+def _remarks(model: _Model, stock: Stock, beside: Collection[str]) -> tuple[str, ...]:
     told = []
     modality = model.modality
     if isinstance(modality, VisionSettings) and not modality.frontend.cls_token:
@@ -151,8 +147,8 @@ def _remarks(outgoing: Outgoing, model: _Model, stock: Stock) -> tuple[str, ...]
             "bias of -1e30 hides it from every patch, which changes no patch's output. Its own "
             "output, the first token, means nothing."
         )
-    if _drops_key_bias(stock.layout, model.tensors):
-        told.append("The keys' biases were left out: softmax takes them away, no output changes.")
+    if any(not name.startswith("head.") for name in beside):
+        told.append("The keys' biases are left out: softmax takes them away, no output changes.")
     if isinstance(modality, SpeechSettings):
         told += _about_recordings(modality)
     if stock.name == "Data2VecTextModel":
@@ -161,8 +157,8 @@ def _remarks(outgoing: Outgoing, model: _Model, stock: Stock) -> tuple[str, ...]
         told.append("The language model stays here: the figures without one hold.")
     if not model.mask_token:
         told.append("There is no vector for masked places: its source had none.")
-    if outgoing.regression_head and outgoing.model is None:
-        told.append(f"{REGRESSION_HEAD} is for d2v import alone: the head of pre-training.")
+    if beside:
+        told.append(f"{BESIDE} is for d2v import alone: what the class has no place for.")
     return tuple(told)
 
 
@@ -180,14 +176,6 @@ def _about_recordings(modality: SpeechSettings) -> list[str]:
             "very quiet recordings differ."
         )
     return told
-
-
-def _drops_key_bias(layout: Layout, tensors: Mapping[str, Tensor]) -> bool:
-    return any(
-        bool(tensors[link.ours].chunk(3)[1].any())
-        for link in layout.links
-        if isinstance(link, KeylessBias)
-    )
 
 
 def _how_to_load(outgoing: Outgoing, name: str) -> str:
