@@ -82,15 +82,29 @@ def test_speech__settings_are_the_files(tmp_path: Path) -> None:
     assert frontend["normalise"] is True
 
 
+@pytest.mark.parametrize("told", [{}, {"ema_layers_only": False}])
 def test_speech__positions_that_were_averaged_make_the_teacher_a_frontend_of_its_own(
-    tmp_path: Path,
+    tmp_path: Path, told: dict[str, Any]
 ) -> None:
     tensors = speech_tensors() | filled(of_speech_encoder("_ema."), seed=1)
-    _, recipe, made = read(written(tmp_path / "base.pt", speech_content(nested(tensors, "_ema"))))
+    content = speech_content(nested(tensors, "_ema"), **told)
+    _, recipe, made = read(written(tmp_path / "base.pt", content))
     expected = expected_speech(tensors, positions="_ema.", ours="teacher.")
     found = made.checkpoint_tensors()
     assert_same({n: t for n, t in found.items() if n.startswith("teacher.")}, expected)
     assert recipe.objective.teacher_averages == "all"
+
+
+def test_speech__positions_that_are_an_old_copy_are_the_students(tmp_path: Path) -> None:
+    # fairseq copies before the last update, so that copies are not equal to what they are copies of
+    tensors = speech_tensors() | filled(of_speech_encoder("_ema."), seed=1)
+    content = speech_content(tensors, ema_layers_only=True)
+    _, recipe, made = read(written(tmp_path / "base.pt", content))
+    assert recipe.objective.teacher_averages == "encoder"
+    assert not any(name.startswith("teacher.front") for name in made.checkpoint_tensors())
+    assert set(made.accounted.left_out.values()) == {
+        "a copy of the student's, which the teacher shares"
+    }
 
 
 def test_speech__an_average_of_the_whole_model_is_the_teacher(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from d2v.build import load_encoder
 from d2v.errors import UsageError
 from d2v.exchange.land import land
+from d2v.modalities.text.tokenizer import TOKENIZER_FILE, TokenizerSettings
 from tests.foreign_case import (
     DEPTH,
     DIM,
@@ -29,6 +30,7 @@ from tests.foreign_case import (
     regression_head,
     written,
 )
+from tests.text_corpus import learned
 
 STEM = "encoder.sentence_encoder."
 
@@ -120,6 +122,25 @@ def test_text__a_classifier_comes_along(tmp_path: Path, classes: int) -> None:
     assert foreign.task is not None
     assert foreign.task["name"] == ("regress" if classes == 1 else "classify")
     assert set(made.accounted.left_out) == {"encoder.lm_head.weight"}
+
+
+def test_text__the_head_of_files_from_before_its_renaming_is_found(tmp_path: Path) -> None:
+    tensors = text_tensors()
+    older = {name.replace("regression_head", "lm_head"): one for name, one in tensors.items()}
+    _, _, made = read(written(tmp_path / "base.pt", {"model": older}), num_heads=HEADS)
+    found = made.checkpoint_tensors()
+    assert torch.equal(found["head.2.bias"], tensors["encoder.regression_head.2.bias"])
+
+
+def test_text__a_tokenizer_that_fits_comes_along(tmp_path: Path) -> None:
+    settings = TokenizerSettings(size=TOKENS)
+    tokenizer = learned(tmp_path / "learned", settings) / TOKENIZER_FILE
+    path = written(tmp_path / "base.pt", {"model": text_tensors()})
+    foreign, _, _ = read(path, num_heads=HEADS, tokenizer=tokenizer)
+    assert foreign.tokenizer == tokenizer.read_bytes()
+    assert foreign.notes == ()
+    without, _, _ = read(path, num_heads=HEADS)
+    assert ["--tokenizer" in note for note in without.notes] == [True]
 
 
 def test_text__a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:

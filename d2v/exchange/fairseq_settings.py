@@ -76,6 +76,12 @@ def number(told: Told, name: str, default: float) -> float:
     return float(value)
 
 
+def flag(told: Told, name: str) -> bool | None:
+    """A yes or no among the settings; None where they do not tell."""
+    value = told.get(name)
+    return value if isinstance(value, bool) else None
+
+
 def check_told(told: Told, wanted: Mapping[str, Any], place: str) -> None:
     """Refuse settings that d2v has no counterpart of.
 

@@ -19,6 +19,7 @@ from d2v.exchange.fairseq_settings import (
     Told,
     check_told,
     conv_strides,
+    flag,
     heads_of,
     number,
     objective_of,
@@ -164,6 +165,7 @@ def _teacher(found: _Found, students: Sequence[Link]) -> Layout | None:
         frontend,
         [link for link in students if link.ours.startswith("frontend.")],
         _TEACHER_LEFT_OUT,
+        copied=None if whole else flag(found.told, "ema_layers_only"),
     )
     return layout if found.has_mask else replace(layout, anew=_anew(layout))
 
@@ -216,7 +218,7 @@ def _look(
         activation_dropout=number(told, "activation_dropout", 0.0),
         attention_dropout=number(told, "attention_dropout", 0.1),
         drop_path=0.0,
-        layerdrop=number(told, "encoder_layerdrop", number(told, "layerdrop", 0.05)),
+        layerdrop=number(told, "layerdrop", number(told, "encoder_layerdrop", 0.05)),
         init="normal",
     )
     found = _Found(

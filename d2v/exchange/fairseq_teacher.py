@@ -16,11 +16,14 @@ def teacher_of(
     frontend: Sequence[Link],
     students: Sequence[Link],
     left_out: Mapping[str, str],
+    *,
+    copied: bool | None,
 ) -> Layout:
     """Layout of the teacher; of its frontend only where that is not the student's.
 
     fairseq copies some parts into the average instead of averaging them. d2v's teacher shares these
-    with the student, so that there is nothing to keep.
+    with the student, so that there is nothing to keep. A copy may be an update behind: it is made
+    before the student's last one.
 
     Args:
         tensors: of the file.
@@ -28,13 +31,16 @@ def teacher_of(
         frontend: links of `teacher.frontend.*`.
         students: links of `frontend.*`, in the same order.
         left_out: patterns of averaged tensors that nobody needs -> why.
+        copied: whether the frontend's part is copied, as settings say; None: as its values say.
     """
     names = [
         pair
         for theirs, own in zip(frontend, students, strict=True)
         for pair in zip(theirs.theirs, own.theirs, strict=True)
     ]
-    if all(_same(tensors.get(name), tensors.get(own)) for name, own in names):
+    if copied is None:
+        copied = all(_same(tensors.get(name), tensors.get(own)) for name, own in names)
+    if copied:
         why = "a copy of the student's, which the teacher shares"
         copies = {name.replace(".", r"\."): why for name, own in names if name != own}
         return Layout(links=tuple(encoder), left_out={**left_out, **copies})

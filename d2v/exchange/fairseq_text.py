@@ -16,7 +16,7 @@ from d2v.core.encoder import EncoderSettings
 from d2v.errors import UsageError
 from d2v.exchange.fairseq_heads import regression_links, sentence_head
 from d2v.exchange.fairseq_names import block_links, text_frontend_links
-from d2v.exchange.fairseq_settings import Told, check_told, heads_of, number, objective_of
+from d2v.exchange.fairseq_settings import Told, check_told, flag, heads_of, number, objective_of
 from d2v.exchange.fairseq_teacher import averages, teacher_of
 from d2v.exchange.foreign import Foreign
 from d2v.exchange.huggingface_config import mlp_ratio
@@ -54,7 +54,7 @@ _PUBLISHED: dict[str, Any] = {
 }
 _LEFT_OUT = {
     _VERSION: "a marker of fairseq's, not learned",
-    r"(encoder|decoder)\.lm_head\..*": "of masked language modelling, which data2vec never trains",
+    r"(encoder|decoder)\.(lm_head|emb_head)\..*": "of masked language modelling, not trained",
 }
 
 
@@ -101,7 +101,8 @@ def read_text(
         links += head.links
         left_out[rf"{re.escape(root)}(regression_head|_ema)\..*"] = _FINE_TUNED
     else:
-        regression = regression_links(tensors, f"{root}regression_head")
+        older = f"{root}lm_head.0.weight" in tensors  # renamed before the first release
+        regression = regression_links(tensors, f"{root}{'lm' if older else 'regression'}_head")
         if f"{root}_ema.layers.0.fc1.weight" in tensors:
             teacher = teacher_of(
                 tensors,
@@ -109,6 +110,7 @@ def read_text(
                 text_frontend_links("teacher.frontend", f"{root}_ema.", norm),
                 frontend,
                 {rf"{re.escape(root)}_ema\.version": _LEFT_OUT[_VERSION]},
+                copied=flag(told, "ema_transformer_layers_only"),
             )
     objective, more = objective_of(
         told, _PUBLISHED, dim=encoder.dim, depth=encoder.depth, head_layers=len(regression) // 2

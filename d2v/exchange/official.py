@@ -139,9 +139,11 @@ def _objective(said: Mapping[str, Any], depth: int) -> dict[str, Any]:
     """As published, with what the command line changed."""
     blocks = _as_list(said.get(_LAST_BLOCKS))
     is_top = blocks == list(range(depth - len(blocks), depth)) and bool(blocks)
-    beta, decay = said.get("l1_beta"), said.get("ema_decay")
+    beta = 0.0 if said.get("l2_loss") else said.get("l1_beta")
+    decay = said.get("ema_decay")
     return {
         "top_k": len(blocks) if is_top else min(_TOP_K, depth),
+        "target_feature": "ffn" if said.get("layer_results") == "fc" else "end_of_block",
         "target_norm": "none" if said.get("no_target_layer_norm_last") else "layer",
         "mean_norm": "layer" if said.get("post_target_layer_norm", True) else "none",
         "beta": float(beta) if isinstance(beta, int | float) and beta >= 0 else 2.0,
