@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -18,11 +18,16 @@ _TOKENIZERS = ("tokenizer.json", "prepare/learned/tokenizer.json")
 """Where a run keeps its own: an imported one, one that prepared data."""
 
 
-def architecture_of(start: Path) -> Adopted:
+StartSetting = Literal["pretrain.init_from", "pretrain.checkpoint", "finetune.checkpoint"]
+"""What a stage calls the run that it goes on with."""
+
+
+def architecture_of(start: Path, setting: StartSetting = "finetune.checkpoint") -> Adopted:
     """The modality's model sections and the encoder's shape out of a run's `config.yaml`.
 
     Args:
         start: a run directory, its folder of pre-training, that of its checkpoints, or one of them.
+        setting: is set to `start`.
 
     Raises:
         UsageError: nothing there tells.
@@ -37,9 +42,10 @@ def architecture_of(start: Path) -> Adopted:
     }
     if "tokenizer" in adopted and (tokenizer := _tokenizer_of(path.parent.parent)) is not None:
         adopted["tokenizer"]["path"] = str(tokenizer)
+    section, name = setting.split(".")
     return Adopted(
         values={
-            "finetune": {"checkpoint": str(start)},
+            section: {name: str(start)},
             "modality": {"name": modality["name"], **adopted},
             "encoder": _without(values["encoder"], _OWN),
         },
@@ -68,7 +74,7 @@ def _config_of(start: Path) -> Path:
 
 
 def _tokenizer_of(run: Path) -> Path | None:
-    """The one that a run's encoder knows: it comes along, whatever the recipe would have trained."""
+    """The one that a run's encoder knows: it comes along in place of a new one."""
     return next((run / name for name in _TOKENIZERS if (run / name).is_file()), None)
 
 

@@ -90,6 +90,7 @@ def pretrain(
     recipe: RecipeName,
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    start: From = None,
     nproc: Nproc = 1,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
@@ -99,7 +100,7 @@ def pretrain(
 ) -> None:
     """Train a student to predict its own moving average."""
     with explained_errors(verbose):
-        loaded = load(recipe, overrides, print_config)
+        loaded = load(recipe, overrides, print_config, start, "pretrain.init_from")
         options = options_of(out, dry_run, fresh, quiet, verbose, nproc=nproc)
         launch_all(options)
         from d2v.commands import pretrain as command
@@ -108,12 +109,13 @@ def pretrain(
 
 
 @app.command(
-    epilog=examples("d2v probe vision/digits", "d2v probe my.yaml pretrain.checkpoint=PATH")
+    epilog=examples("d2v probe vision/digits", "d2v probe my.yaml --from runs/imported")
 )
 def probe(
     recipe: RecipeName,
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    start: From = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     fresh: Fresh = False,
@@ -122,7 +124,7 @@ def probe(
 ) -> None:
     """Measure what the frozen encoder learned: linear and kNN scores."""
     with explained_errors(verbose):
-        loaded = load(recipe, overrides, print_config)
+        loaded = load(recipe, overrides, print_config, start, "pretrain.checkpoint")
         options = options_of(out, dry_run, fresh, quiet, verbose)
         from d2v.commands import probe as command
 

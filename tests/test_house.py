@@ -48,8 +48,8 @@ OPTIONS = {"--out", "--dry-run", "--print-config", "--fresh", "--quiet", "-q", "
 SURFACE = {
     "d2v": {"--version", "--install-completion", "--show-completion"},
     "d2v prepare": {"recipe", "overrides", "--from", "--check"} | OPTIONS,
-    "d2v pretrain": {"recipe", "overrides", "--nproc"} | OPTIONS,
-    "d2v probe": {"recipe", "overrides"} | OPTIONS,
+    "d2v pretrain": {"recipe", "overrides", "--from", "--nproc"} | OPTIONS,
+    "d2v probe": {"recipe", "overrides", "--from"} | OPTIONS,
     "d2v finetune": {"recipe", "overrides", "--from", "--nproc"} | OPTIONS,
     "d2v import": {
         *("source", "dest", "--num-heads", "--tokenizer", "--fresh"),
