@@ -60,8 +60,8 @@ class Assembled:
 def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
     """Build the modules and put the source's weights in; what it has none of is drawn.
 
-    Drawing takes longer than all else, so it is done only where something is missing, then of
-    everything, from the recipe's seed, as a training begins.
+    Drawing takes longer than all else, so it is done only of the part where something is missing,
+    frontend or encoder, from the recipe's seed, as a training begins.
 
     Args:
         foreign: the source.
@@ -82,9 +82,11 @@ def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
     elif any(link.ours.startswith("head.") for link in foreign.layout.links):
         parts["head"] = build_head(recipe.encoder.dim, recipe.objective.head_layers)
     accounted = account(foreign, parts, place)
-    if accounted.student.anew:
-        generator = generator_for("weights", recipe.seed)
+    missing = {name.partition(".")[0] for name in accounted.student.anew}
+    generator = generator_for("weights", recipe.seed)
+    if "frontend" in missing:
         frontend.initialise(generator)
+    if "encoder" in missing:
         encoder.initialise(generator)
     _fill(parts, accounted.student.tensors)
     if model is not None:
