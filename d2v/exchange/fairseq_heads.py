@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,6 +20,22 @@ from d2v.tasks.transcripts import check_symbols
 
 _LETTERS = ("<s>", "<pad>", "</s>", "<unk>", *"|ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 """The published vocabulary (reference section 3.2)."""
+
+
+class Tops(NamedTuple):
+    """What stands on top of a model.
+
+    Args:
+        task: a task's head, where d2v has its like.
+        regression: links of the head that pre-training regresses with, where there is no task's.
+        left_out: patterns of names that are of no use -> why.
+        notes: what a user should know.
+    """
+
+    task: TaskHead | None
+    regression: list[Link]
+    left_out: dict[str, str]
+    notes: list[str]
 
 
 def regression_links(tensors: Mapping[str, Tensor], name: str) -> list[Link]:

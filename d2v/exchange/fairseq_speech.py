@@ -13,7 +13,7 @@ from torch import Tensor
 
 from d2v.core.encoder import EncoderSettings
 from d2v.errors import UsageError
-from d2v.exchange.fairseq_heads import recogniser_head, regression_links
+from d2v.exchange.fairseq_heads import Tops, recogniser_head, regression_links
 from d2v.exchange.fairseq_names import speech_encoder_links, speech_frontend_links
 from d2v.exchange.fairseq_settings import (
     Told,
@@ -115,21 +115,13 @@ def read_speech(
                                found.frontend, mask_token=found.has_mask),
         *speech_encoder_links("encoder", f"{found.prefix}encoder.", found.encoder.depth),
     ]  # fmt: skip
-    left_out, head, teacher = dict(_LEFT_OUT), None, None
-    regression: list[Link] = []
-    if found.prefix:
-        head = recogniser_head(content, tensors, told)
-        if isinstance(head, str):
-            left_out[r"w2v_encoder\.proj\..*"] = head
-            notes.append(f"Its projection to symbols is left out: {head}.")
-    else:
-        regression = regression_links(tensors, "final_proj")
-        teacher = _teacher(found, links)
+    tops = _tops(content, tensors, told, fine_tuned=bool(found.prefix))
+    teacher = None if found.prefix else _teacher(found, links)
     objective, more = objective_of(
         told, _PUBLISHED, dim=found.encoder.dim, depth=found.encoder.depth,
-        head_layers=len(regression) // 2,
+        head_layers=len(tops.regression) // 2,
     )  # fmt: skip
-    task = head if isinstance(head, TaskHead) else None
+    task = tops.task
     fine_tuned = "fine-tuned with CTC" if found.prefix else "pre-trained"
     return Foreign(
         kind=f"fairseq data2vec audio, {fine_tuned}",
@@ -137,16 +129,29 @@ def read_speech(
         encoder=found.encoder.model_dump(mode="json"),
         objective={**objective, "teacher_averages": averages(teacher)},
         layout=Layout(
-            links=(*links, *regression, *([] if task is None else task.links)),
-            left_out=left_out,
+            links=(*links, *tops.regression, *([] if task is None else task.links)),
+            left_out={**_LEFT_OUT, **tops.left_out},
             anew={} if found.has_mask else {"frontend.mask_token": _NO_MASK},
         ),
         tensors=tensors,
         teacher=teacher,
         task=None if task is None else task.task,
         about=None if task is None else task.about,
-        notes=(*notes, *more),
+        notes=(*notes, *tops.notes, *more),
     )
+
+
+def _tops(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor], told: Told, *, fine_tuned: bool
+) -> Tops:
+    """The projection to symbols, or the head of pre-training."""
+    if not fine_tuned:
+        return Tops(None, regression_links(tensors, "final_proj"), {}, [])
+    head = recogniser_head(content, tensors, told)
+    if isinstance(head, TaskHead):
+        return Tops(head, [], {}, [])
+    note = f"Its projection to symbols is left out: {head}."
+    return Tops(None, [], {r"w2v_encoder\.proj\..*": head}, [note])
 
 
 def _teacher(found: _Found, students: Sequence[Link]) -> Layout | None:

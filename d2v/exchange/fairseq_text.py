@@ -14,7 +14,7 @@ from torch import Tensor
 
 from d2v.core.encoder import EncoderSettings
 from d2v.errors import UsageError
-from d2v.exchange.fairseq_heads import regression_links, sentence_head
+from d2v.exchange.fairseq_heads import Tops, regression_links, sentence_head
 from d2v.exchange.fairseq_names import block_links, text_frontend_links
 from d2v.exchange.fairseq_settings import Told, check_told, flag, heads_of, number, objective_of
 from d2v.exchange.fairseq_teacher import averages, teacher_of
@@ -91,46 +91,66 @@ def read_text(
     encoder, notes = _encoder(place, tensors, told, stem, num_heads)
     frontend = text_frontend_links("frontend", stem, norm)
     links = [*frontend, *block_links("encoder", stem, encoder.depth)]
-    left_out, teacher = dict(_LEFT_OUT), None
-    head = sentence_head(tensors)
-    if isinstance(head, str):
-        left_out[r"classification_heads\..*"] = head
-        notes.append(f"Its classifiers are left out: {head}.")
-    regression: list[Link] = []
-    if isinstance(head, TaskHead):
-        links += head.links
-        left_out[rf"{re.escape(root)}(regression_head|_ema)\..*"] = _FINE_TUNED
-    else:
-        older = f"{root}lm_head.0.weight" in tensors  # renamed before the first release
-        regression = regression_links(tensors, f"{root}{'lm' if older else 'regression'}_head")
-        if f"{root}_ema.layers.0.fc1.weight" in tensors:
-            teacher = teacher_of(
-                tensors,
-                block_links("teacher.encoder", f"{root}_ema.", encoder.depth),
-                text_frontend_links("teacher.frontend", f"{root}_ema.", norm),
-                frontend,
-                {rf"{re.escape(root)}_ema\.version": _LEFT_OUT[_VERSION]},
-                copied=flag(told, "ema_transformer_layers_only"),
-            )
+    tops = _tops(tensors, root)
+    teacher = None
+    if tops.task is None:
+        teacher = _teacher(tensors, told, f"{root}_ema.", norm, frontend, encoder.depth)
     objective, more = objective_of(
-        told, _PUBLISHED, dim=encoder.dim, depth=encoder.depth, head_layers=len(regression) // 2
-    )
+        told, _PUBLISHED, dim=encoder.dim, depth=encoder.depth,
+        head_layers=len(tops.regression) // 2,
+    )  # fmt: skip
     modality, ids = _modality(tensors, stem)
-    if tokenizer is None:
-        notes.append(_NO_TOKENIZER)
-    task = head if isinstance(head, TaskHead) else None
+    task = tops.task
     return Foreign(
         kind="fairseq data2vec text, " + ("pre-trained" if task is None else "fine-tuned"),
         modality=modality,
         encoder=encoder.model_dump(mode="json"),
         objective={**objective, "teacher_averages": averages(teacher)},
-        layout=Layout(links=(*links, *regression), left_out=left_out),
+        layout=Layout(
+            links=(*links, *tops.regression, *([] if task is None else task.links)),
+            left_out={**_LEFT_OUT, **tops.left_out},
+        ),
         tensors=tensors,
         teacher=teacher,
         task=None if task is None else task.task,
         about=None if task is None else task.about,
         tokenizer=None if tokenizer is None else _tokenizer(tokenizer, ids),
-        notes=(*notes, *more),
+        notes=(*notes, *tops.notes, *more, *([_NO_TOKENIZER] if tokenizer is None else [])),
+    )
+
+
+def _tops(tensors: Mapping[str, Tensor], root: str) -> Tops:
+    """A classifier of sentences, or the head of pre-training."""
+    head = sentence_head(tensors)
+    if isinstance(head, TaskHead):
+        reasons = {rf"{re.escape(root)}(regression_head|_ema)\..*": _FINE_TUNED}
+        return Tops(head, [], reasons, [])
+    older = f"{root}lm_head.0.weight" in tensors  # renamed before the first release
+    regression = regression_links(tensors, f"{root}{'lm' if older else 'regression'}_head")
+    if head is None:
+        return Tops(None, regression, {}, [])
+    note = f"Its classifiers are left out: {head}."
+    return Tops(None, regression, {r"classification_heads\..*": head}, [note])
+
+
+def _teacher(
+    tensors: Mapping[str, Tensor],
+    told: Told,
+    averaged: str,
+    norm: str,
+    students: list[Link],
+    depth: int,
+) -> Layout | None:
+    """What stands behind `averaged`; None where there is nothing."""
+    if f"{averaged}layers.0.fc1.weight" not in tensors:
+        return None
+    return teacher_of(
+        tensors,
+        block_links("teacher.encoder", averaged, depth),
+        text_frontend_links("teacher.frontend", averaged, norm),
+        students,
+        {rf"{re.escape(averaged)}version": _LEFT_OUT[_VERSION]},
+        copied=flag(told, "ema_transformer_layers_only"),
     )
 
 

@@ -15,13 +15,17 @@ from d2v.exchange.links import Layout
 from d2v.exchange.timm_config import Stock, read_stock
 from d2v.exchange.vit_heads import classifier
 from d2v.exchange.vit_names import BEIT, VIT, anew, vit_links
-from d2v.exchange.vit_settings import HALF, INDEX, INDEX_REASON, Untold, look
+from d2v.exchange.vit_settings import HALF, INDEX, INDEX_REASON, Pixels, Untold, look
 
 _EPS = 1e-6
 _FIRST = "blocks.0.attn.qkv.weight"
 _UNTOLD = (
     "A file of weights alone does not tell activation, epsilon of the norms and pooling: those of "
     "timm's plain models are assumed (GELU, 1e-6, the mean where there is fc_norm, else CLS)."
+)
+_NO_PIXELS = (
+    "Nothing tells the mean and deviation of its pixels: one half was assumed. If that is wrong, "
+    "set modality.frontend.pixel_mean and pixel_std."
 )
 
 
@@ -57,26 +61,14 @@ def read_timm(
     is_beit = f"blocks.0.{BEIT.scales[0]}" in tensors or "blocks.0.attn.q_bias" in tensors
     names = BEIT if is_beit else VIT
     pixels, told = _pixels(config)
-    if stock is None:
-        untold = Untold(norm_eps=_EPS, pixels=pixels, num_heads=num_heads)
-    else:
-        untold = Untold(
-            norm_eps=stock.norm_eps, pixels=pixels, num_heads=stock.num_heads,
-            image_size=stock.image_size, heads_from_user=False,
-        )  # fmt: skip
-    found = look(str(path), tensors, names, untold)
+    found = look(str(path), tensors, names, _untold(stock, pixels, num_heads))
     left_out = {INDEX: INDEX_REASON}
     head = classifier(
         tensors, left_out, pool=None if stock is None else stock.pool,
         classes=_labels(config, tensors),
     )  # fmt: skip
     links = vit_links(names, found.frontend, found.encoder, found.kept)
-    notes = [] if stock is not None else [_UNTOLD]
-    if not told:
-        notes.append(
-            "Nothing tells the mean and deviation of its pixels: one half was assumed. If that is "
-            "wrong, set modality.frontend.pixel_mean and pixel_std."
-        )
+    notes = [_UNTOLD] * (stock is None) + [_NO_PIXELS] * (not told)
     return Foreign(
         kind=_kind(stock, is_beit=is_beit),
         modality={"name": "vision", "frontend": found.frontend.model_dump(mode="json")},
@@ -94,6 +86,16 @@ def read_timm(
     )
 
 
+def _untold(stock: Stock | None, pixels: Pixels, num_heads: int | None) -> Untold:
+    """From the folder's config.json where there is one."""
+    if stock is None:
+        return Untold(norm_eps=_EPS, pixels=pixels, num_heads=num_heads)
+    return Untold(
+        norm_eps=stock.norm_eps, pixels=pixels, num_heads=stock.num_heads,
+        image_size=stock.image_size, heads_from_user=False,
+    )  # fmt: skip
+
+
 def _kind(stock: Stock | None, *, is_beit: bool) -> str:
     if stock is not None:
         return f"timm {stock.architecture}"
@@ -106,9 +108,7 @@ def _settings(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return inner if isinstance(inner, Mapping) else {}
 
 
-def _pixels(
-    config: Mapping[str, Any] | None,
-) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], bool]:
+def _pixels(config: Mapping[str, Any] | None) -> tuple[Pixels, bool]:
     """Mean and deviation of pixels, and whether something told them."""
     said = [_settings(config).get(name) for name in ("mean", "std")]
     found = [

@@ -18,6 +18,8 @@ from d2v.exchange.huggingface_config import mlp_ratio
 from d2v.exchange.vit_names import TABLE, Kept, Names, QkvBias
 from d2v.modalities.vision.frontend import FrontendSettings
 
+Pixels = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of pixels in 0..1, a value a channel."""
 INDEX = r".*relative_position_index"
 INDEX_REASON = "computed from the grid, not learned (and wrong where it was averaged)"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -61,14 +63,14 @@ class Untold:
 
     Args:
         norm_eps: of every layer norm.
-        pixels: mean and deviation of pixels in 0..1, three values or one a channel.
+        pixels: mean and deviation of pixels, three values or one a channel.
         num_heads: of attention; None where neither the user nor a setting says.
         image_size: of the picture in pixels, for models without positions.
         heads_from_user: whether `num_heads` is the user's.
     """
 
     norm_eps: float
-    pixels: tuple[tuple[float, ...], tuple[float, ...]]
+    pixels: Pixels
     num_heads: int | None = None
     image_size: int = _USUAL_SIZE
     heads_from_user: bool = True
