@@ -31,7 +31,7 @@ def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) ->
 
 
 def encoder_tokens(frozen: FrozenEncoder, *, block: int | None) -> Callable[[Batch], list[Tensor]]:
-    """The vectors of all data tokens, (T, D) for each sample, as a function of a batch."""
+    """All data tokens of each sample, (T, D) on the CPU, as a function of a batch."""
     device = next(frozen.encoder.parameters()).device
 
     def tokens(batch: Batch) -> list[Tensor]:
@@ -39,9 +39,10 @@ def encoder_tokens(frozen: FrozenEncoder, *, block: int | None) -> Callable[[Bat
             values, padding = token_features(
                 frozen.frontend, frozen.encoder, batch.to(device), block=block
             )
+        values = values.cpu()  # all at once: one wait for a GPU
         if padding is None:
             return list(values)
-        return [row[~empty] for row, empty in zip(values, padding, strict=True)]
+        return [row[~empty] for row, empty in zip(values, padding.cpu(), strict=True)]
 
     return tokens
 

@@ -173,6 +173,14 @@ def test_checkpoint_and_recipe__stand_for_their_run(
     assert close(npy("tiny.yaml", shards, **there), expected)
 
 
+def test_imported_model__brings_its_tokenizer(runs: Runs, tmp_path: Path) -> None:
+    run = runs("text")
+    expected = run.probed()
+    (run.folder / "prepare" / "learned" / "tokenizer.json").rename(run.folder / "tokenizer.json")
+    (run.folder / "prepare").rename(tmp_path / "away")
+    assert close(npy(run, *run.files, out=tmp_path), expected)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_model_folder__gives_its_encoder(saved: Saved, tmp_path: Path, name: str) -> None:
     made, folder = saved(name, "classify")

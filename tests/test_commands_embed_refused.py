@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from d2v.engine.checkpoint import load_checkpoint, save_checkpoint
 from d2v.errors import D2VError, UsageError
 from tests.asking_case import Saved, saved_fixture
 from tests.embed_case import Run, Runs, contents, embedded, made_run, npy, runs_fixture
@@ -71,6 +72,12 @@ def test_teacher__that_is_not_there_is_refused(run: Run, saved: Saved, tmp_path:
     _, folder = saved("vision", "classify")
     with pytest.raises(UsageError, match=r"fine-tuned model: it has no teacher"):
         embedded(folder, *run.files, out=tmp_path / "f.npy", network="teacher")
+    checkpoints = run.folder / "pretrain" / "checkpoints"
+    kept = load_checkpoint(checkpoints / "step-000000007")
+    student = {n: t for n, t in kept.tensors["model"].items() if not n.startswith("teacher.")}
+    save_checkpoint(checkpoints, 8, {"model": student}, kept.state)
+    with pytest.raises(UsageError, match=r"step-000000008 has no teacher.*--network student"):
+        embedded(run, *run.files, out=tmp_path / "f.npy", network="teacher")
 
 
 # Which encoder

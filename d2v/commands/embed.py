@@ -158,7 +158,7 @@ def _function(embedder: Embedder, per_token: bool, choice: dict[str, Any]) -> Em
         tokens = encoder_tokens(embedder.frozen, block=block)
         return lambda batch: [one.flatten() for one in tokens(batch)]
     pooled = encoder_features(embedder.frozen, pool=pool, block=block)
-    return lambda batch: list(pooled(batch).float())
+    return lambda batch: list(pooled(batch).cpu())  # all at once: one wait for a GPU
 
 
 def _fill(parts: Parts, source: Source, embed: Embed, request: Request) -> None:

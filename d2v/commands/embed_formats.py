@@ -21,10 +21,10 @@ Rows = Iterable[tuple[Row, Floats]]
 
 SHARD_SAMPLES = 10_000
 SHARD_BYTES = 256 * 10**6
-"""What a shard holds at most, unless one sample is larger."""
+"""A shard that holds so much is full."""
 _GROUP_ROWS = 1024
 _GROUP_BYTES = 32 << 20
-"""What a row group of a .parquet holds at most."""
+"""A row group of a .parquet that holds so much is full."""
 
 
 @dataclass(frozen=True, kw_only=True)
