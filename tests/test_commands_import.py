@@ -58,12 +58,7 @@ def classifier(folder: str = "theirs", **settings: Any) -> Path:
     return save(model, Path(folder), preprocessor_config=STATISTICS)
 
 
-def write(name: str, recipe: dict[str, Any], start: Path | None = None) -> None:
-    """A recipe; with the architecture of an imported run where one is named."""
-    if start is not None:
-        found = yaml.safe_load((start / "pretrain" / "config.yaml").read_text())
-        modality = {**recipe["modality"], "frontend": found["modality"]["frontend"]}
-        recipe = {**recipe, "modality": modality, "encoder": found["encoder"]}
+def write(name: str, recipe: dict[str, Any]) -> None:
     Path(name).write_text(yaml.safe_dump(recipe))
 
 
@@ -77,7 +72,8 @@ def test_report__tells_the_kind_the_counts_and_what_to_do_next() -> None:
     assert shown.startswith("Hugging Face Data2VecVisionForImageClassification, ")
     for line in ("parameters, imported into runs/cats", "made anew", "use_mask_token is off",
                  "d2v finetune RECIPE --from runs/cats", "d2v predict runs/cats INPUT...",
-                 "d2v pretrain RECIPE pretrain.init_from=runs/cats"):  # fmt: skip
+                 "d2v pretrain RECIPE --from runs/cats",
+                 "d2v probe RECIPE --from runs/cats"):  # fmt: skip
         assert line in shown, line
     told = json.loads(Path("runs/cats/import.json").read_text())
     assert told["kind"] == "Hugging Face Data2VecVisionForImageClassification"
@@ -94,11 +90,11 @@ def test_report__tells_the_kind_the_counts_and_what_to_do_next() -> None:
 def test_pictures__are_probed_trained_further_tuned_and_labelled() -> None:
     worked(d2v("import", classifier(), "runs/cats"))
     photos(Path("photos"), "cat", "dog")
-    write("my.yaml", RECIPE, Path("runs/cats"))
+    write("my.yaml", RECIPE)
     worked(d2v("prepare", "my.yaml"))
-    worked(d2v("probe", "my.yaml", "pretrain.checkpoint=runs/cats"),
+    worked(d2v("probe", "my.yaml", "--from", "runs/cats"),
            "runs/cats/pretrain/checkpoints/step-000000000")  # fmt: skip
-    worked(d2v("pretrain", "my.yaml", "pretrain.init_from=runs/cats",
+    worked(d2v("pretrain", "my.yaml", "--from", "runs/cats",
                "pretrain.optimizer.learning_rate=1e-9"))  # fmt: skip
     begun, went_on = (load_latest(Path(folder) / "pretrain" / "checkpoints")[0]
                       for folder in ("runs/cats", "runs/my"))  # fmt: skip
@@ -265,7 +261,9 @@ def test_dest__is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dest__is_no_training_to_be_continued() -> None:
     worked(d2v("import", classifier(), "runs/my"))
     photos(Path("photos"), "cat", "dog")
-    write("my.yaml", RECIPE, Path("runs/my"))
+    found = yaml.safe_load(Path("runs/my/pretrain/config.yaml").read_text())
+    modality = {**RECIPE["modality"], "frontend": found["modality"]["frontend"]}
+    write("my.yaml", {**RECIPE, "modality": modality, "encoder": found["encoder"]})
     worked(d2v("prepare", "my.yaml"))
     worked(d2v("probe", "my.yaml"))  # the run's own pre-training, as far as the probe can see
     refused(d2v("pretrain", "my.yaml"), "was started with", "imported")

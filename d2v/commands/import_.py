@@ -68,14 +68,12 @@ def _report(foreign: Foreign, landed: Landed, verbosity: int) -> Report:
 
 
 def _next(foreign: Foreign, landed: Landed) -> list[str]:
-    folder = landed.folder
-    lines = [f"next: d2v finetune RECIPE --from {folder}"]
-    if foreign.task is not None:
-        lines.append(f"      d2v predict {folder} INPUT...")
     teacher = " pretrain.init_teacher=teacher" if foreign.teacher is not None else ""
-    return [
-        *lines,
-        f"      d2v probe RECIPE pretrain.checkpoint={folder}",
-        f"      d2v pretrain RECIPE pretrain.init_from={folder}{teacher}",
-        f"The last two need modality and encoder as in {folder / 'pretrain' / 'config.yaml'}.",
+    commands = [
+        f"probe RECIPE --from {landed.folder}",
+        f"finetune RECIPE --from {landed.folder}",
+        f"pretrain RECIPE --from {landed.folder}{teacher}",
     ]
+    if foreign.task is not None:
+        commands.insert(0, f"predict {landed.folder} INPUT...")
+    return [f"{'next:' * (not number):5} d2v {one}" for number, one in enumerate(commands)]
