@@ -96,7 +96,7 @@ def export_torch(outgoing: Outgoing, folder: Path) -> Exported:
         outgoing, inputs, lambda given: program(**given), "torch.export.load"
     )
     version = torch.__version__.split("+")[0]
-    remark = f"Written by torch {version}; torch promises to load it in that version and later ones"
+    remark = f"Written by torch {version}; torch does not promise that other versions load it"
     return _exported(folder, what, how_to_load, largest, remark)
 
 

@@ -96,9 +96,10 @@ class Pictures(Inputs):
         """As Pillow gives them, channels first."""
         s, share = self.settings.frontend, self.settings.augment.evaluation_scale
         colours = "RGB" if s.channels == 3 else "greyscale"
+        square = "the middle square" + (f", {share:g} of the shorter side," if share < 1 else "")
         meaning = (
-            f"{colours} pixels, 0 to 255, not normalised: the program does that. d2v takes the "
-            f"middle square, {share:g} of the shorter side, and resizes it (bicubic, antialiased)."
+            f"{colours} pixels, 0 to 255; the program normalises them. d2v cuts out {square} and "
+            "resizes it (bicubic, antialiased)."
         )
         shape = ["batch", s.channels, s.image_size, s.image_size]
         return {"pictures": {"shape": shape, "dtype": "uint8", "meaning": meaning}}

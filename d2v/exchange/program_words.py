@@ -77,7 +77,9 @@ def write_beside(
         page.append("")
     code = how_to_load.replace(f"{PLACE}/", "")
     page += ["## How to call it", "", "```python", code, "```", ""]
-    page.append(f"`{DESCRIPTION}` says the same to programs, and so does the program itself.")
+    page.append(f"`{DESCRIPTION}` says this and more to programs, and so does the program itself.")
+    if outgoing.licence is not None:
+        page += ["", f"Licence: {outgoing.licence}"]
     (folder / README).write_text("\n".join(page) + "\n", encoding="utf-8")
 
 
@@ -115,19 +117,20 @@ def _made(inputs: Inputs, kind: str) -> list[str]:
 
 def _output(name: str, outgoing: Outgoing, inputs: Inputs) -> dict[str, Any]:
     """Shape, dtype and meaning of one output."""
-    dim = outgoing.encoder.settings.dim
-    cls = "CLS first, " if inputs.facts()["prefix_tokens"] else ""
+    dim, one_size = outgoing.encoder.settings.dim, outgoing.recipe.modality.name == "vision"
+    cls = ", CLS first" * bool(inputs.facts()["prefix_tokens"])
+    padded = "" if one_size else ", without meaning where a row is padded"
     about = {} if outgoing.task is None else outgoing.task.about()
     classes, symbols = len(about.get("classes", ())), len(about.get("symbols", ()))
     shape, meaning = {
-        TOKENS: (["batch", "tokens", dim], f"the encoder's output, {cls}without meaning where a "
-                 "row is padded"),
+        TOKENS: (["batch", "tokens", dim], f"the encoder's output{cls}{padded}"),
         POOLED: (["batch", dim], "its mean over the tokens that hold data, without CLS"),
         COUNTS: (["batch"], "tokens of each row that hold data"),
-        ANSWERS["classify"]: (["batch", classes], "softmax gives the probability of each class"),
+        ANSWERS["classify"]: (["batch", classes], "softmax gives the probability of each of "
+                              "`classes`"),
         ANSWERS["regress"]: (["batch"], "in the scale of the training data"),
-        ANSWERS["ctc"]: (["batch", "tokens", symbols], "log-probability of each symbol; the first "
-                         "symbol is CTC's blank"),
+        ANSWERS["ctc"]: (["batch", "tokens", symbols], "log-probability of each of `symbols`; the "
+                         "first is CTC's blank"),
     }[name]  # fmt: skip
     return {
         "shape": shape,
