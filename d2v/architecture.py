@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -14,13 +14,20 @@ _OWN = ("dropout", "activation_dropout", "attention_dropout", "drop_path", "laye
 """Settings of the encoder that regularise or compute, and leave its tensors alone."""
 _PREPARING = ("path",)
 """Settings of the modality's model sections that only say where something lies."""
+_TOKENIZERS = ("tokenizer.json", "prepare/learned/tokenizer.json")
+"""Where a run keeps its own: an imported one, one that prepared data."""
 
 
-def architecture_of(start: Path) -> Adopted:
+StartSetting = Literal["pretrain.init_from", "pretrain.checkpoint", "finetune.checkpoint"]
+"""What a stage calls the run that it goes on with."""
+
+
+def architecture_of(start: Path, setting: StartSetting = "finetune.checkpoint") -> Adopted:
     """The modality's model sections and the encoder's shape out of a run's `config.yaml`.
 
     Args:
         start: a run directory, its folder of pre-training, that of its checkpoints, or one of them.
+        setting: is set to `start`.
 
     Raises:
         UsageError: nothing there tells.
@@ -33,9 +40,12 @@ def architecture_of(start: Path) -> Adopted:
         for name in _model_sections(modality["name"])
         if isinstance(modality.get(name), Mapping)
     }
+    if "tokenizer" in adopted and (tokenizer := _tokenizer_of(path.parent.parent)) is not None:
+        adopted["tokenizer"]["path"] = str(tokenizer)
+    section, name = setting.split(".")
     return Adopted(
         values={
-            "finetune": {"checkpoint": str(start)},
+            section: {name: str(start)},
             "modality": {"name": modality["name"], **adopted},
             "encoder": _without(values["encoder"], _OWN),
         },
@@ -45,16 +55,27 @@ def architecture_of(start: Path) -> Adopted:
     )
 
 
-def _config_of(start: Path) -> Path:
+def find_config(start: Path) -> Path | None:
+    """The `config.yaml` of the pre-training that a run, a part of one or a checkpoint names."""
     folders = (start, start / "pretrain", start.parent, start.parent.parent)
-    for path in (folder / "config.yaml" for folder in folders):
-        if path.is_file():
-            return path
+    paths = (folder / "config.yaml" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _config_of(start: Path) -> Path:
+    path = find_config(start)
+    if path is not None:
+        return path
     raise UsageError(
         f"--from {start}: there is no run",
         expected="a run directory of d2v pretrain, or one of its checkpoints",
         remedy="Name a folder with pretrain/config.yaml, such as runs/vision/digits.",
     )
+
+
+def _tokenizer_of(run: Path) -> Path | None:
+    """The one that a run's encoder knows: it comes along in place of a new one."""
+    return next((run / name for name in _TOKENIZERS if (run / name).is_file()), None)
 
 
 def _read(path: Path) -> dict[str, Any]:

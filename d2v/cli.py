@@ -7,6 +7,9 @@ import typer
 
 from d2v import __version__
 from d2v.cli_ablate import ablate
+from d2v.cli_embed import embed
+from d2v.cli_export import export
+from d2v.cli_import import import_model
 from d2v.cli_parts import launch_all, load, options_of, show_once
 from d2v.cli_predict import predict
 from d2v.cli_recipes import recipes_app
@@ -87,6 +90,7 @@ def pretrain(
     recipe: RecipeName,
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    start: From = None,
     nproc: Nproc = 1,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
@@ -96,7 +100,7 @@ def pretrain(
 ) -> None:
     """Train a student to predict its own moving average."""
     with explained_errors(verbose):
-        loaded = load(recipe, overrides, print_config)
+        loaded = load(recipe, overrides, print_config, start, "pretrain.init_from")
         options = options_of(out, dry_run, fresh, quiet, verbose, nproc=nproc)
         launch_all(options)
         from d2v.commands import pretrain as command
@@ -105,12 +109,13 @@ def pretrain(
 
 
 @app.command(
-    epilog=examples("d2v probe vision/digits", "d2v probe my.yaml pretrain.checkpoint=PATH")
+    epilog=examples("d2v probe vision/digits", "d2v probe my.yaml --from runs/imported")
 )
 def probe(
     recipe: RecipeName,
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    start: From = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     fresh: Fresh = False,
@@ -119,7 +124,7 @@ def probe(
 ) -> None:
     """Measure what the frozen encoder learned: linear and kNN scores."""
     with explained_errors(verbose):
-        loaded = load(recipe, overrides, print_config)
+        loaded = load(recipe, overrides, print_config, start, "pretrain.checkpoint")
         options = options_of(out, dry_run, fresh, quiet, verbose)
         from d2v.commands import probe as command
 
@@ -162,10 +167,33 @@ def finetune(
 
 
 app.command(
+    "import",
+    epilog=examples(
+        "d2v import data2vec-vision-base runs/vision-base",
+        "d2v import audio_base_ls.pt runs/audio-base",
+    ),
+)(import_model)
+
+app.command(
     epilog=examples(
         "d2v predict runs/vision/digits photos/", "echo A fine film. | d2v predict runs/text/sst2 -"
     )
 )(predict)
+
+app.command(
+    epilog=examples(
+        "d2v embed runs/vision/digits photos/ --out features.npy",
+        "d2v embed runs/spoken FSDD/ --out features.parquet --per-token --block 6",
+        "d2v embed vision/digits runs/vision/digits/prepare/shards/common --out features",
+    )
+)(embed)
+
+app.command(
+    epilog=examples(
+        "d2v export runs/vision/digits digits-hf --to hf --licence apache-2.0",
+        "d2v export runs/vision/digits digits-timm --to timm --encoder --teacher",
+    )
+)(export)
 
 app.command(
     epilog=examples(

@@ -12,6 +12,7 @@ from d2v.parameters import without_nproc
 from d2v.terminal import show
 
 if TYPE_CHECKING:
+    from d2v.architecture import StartSetting
     from d2v.commands.options import Options
     from d2v.config import Loaded
     from d2v.recipe import Recipe
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
 
 
 def load(
-    recipe: str, overrides: list[str] | None, print_config: bool, start: Path | None = None
+    recipe: str,
+    overrides: list[str] | None,
+    print_config: bool,
+    start: Path | None = None,
+    setting: "StartSetting" = "finetune.checkpoint",
 ) -> "Loaded[Recipe]":
-    """The recipe with its overrides; printed instead where `print_config` asks for it."""
+    """The recipe with its overrides; printed instead where `print_config` asks for it.
+
+    `start` is the run that `setting` is to name; its architecture is taken over.
+    """
     from d2v.config import as_yaml, find_recipe, load_recipe
 
     find_recipe(recipe)  # a misspelt name is answered before torch is loaded
@@ -31,7 +39,7 @@ def load(
     if start is not None:
         from d2v.architecture import architecture_of
 
-        adopted = architecture_of(start)
+        adopted = architecture_of(start, setting)
     loaded = load_recipe(recipe, overrides or [], Recipe, adopted)
     if print_config:
         typer.echo(as_yaml(loaded, with_origins=True), nl=False)

@@ -80,7 +80,7 @@ def predict(
 
         request = command.Request(
             run=run,
-            inputs=_given(inputs),
+            inputs=given_inputs(inputs),
             format=format or ("table" if on_terminal else "jsonl"),
             top=top,
             batch_size=batch_size,
@@ -94,7 +94,7 @@ def predict(
         outcome.raise_if_bad()
 
 
-def _given(inputs: list[str]) -> tuple[Path | bytes, ...]:
+def given_inputs(inputs: list[str]) -> tuple[Path | bytes, ...]:
     """Paths, and the bytes of standard input where `-` stands for it.
 
     Raises:

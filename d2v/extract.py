@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from d2v.build import FrozenEncoder
-from d2v.core.features import Pool, pooled_features
+from d2v.core.features import Pool, pooled_features, token_features
 from d2v.core.probing import FeatureSet, ProbeSettings
 from d2v.data.loader import evenly_spaced, read_split
 from d2v.data.reading import Reader
@@ -28,6 +28,23 @@ def encoder_features(frozen: FrozenEncoder, *, pool: Pool, block: int | None) ->
             )
 
     return features
+
+
+def encoder_tokens(frozen: FrozenEncoder, *, block: int | None) -> Callable[[Batch], list[Tensor]]:
+    """All data tokens of each sample, (T, D) on the CPU, as a function of a batch."""
+    device = next(frozen.encoder.parameters()).device
+
+    def tokens(batch: Batch) -> list[Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=frozen.precision == "bfloat16"):
+            values, padding = token_features(
+                frozen.frontend, frozen.encoder, batch.to(device), block=block
+            )
+        values = values.cpu()  # all at once: one wait for a GPU
+        if padding is None:
+            return list(values)
+        return [row[~empty] for row, empty in zip(values, padding.cpu(), strict=True)]
+
+    return tokens
 
 
 def length_at_once(settings: ProbeSettings, unit: LengthUnit) -> int | None:

@@ -65,7 +65,7 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="RUN",
-        help="Fine-tune the encoder of this run or checkpoint; its architecture is taken over.",
+        help="Go on with the encoder of this run or checkpoint; its architecture is taken over.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where the run directories go.")]

@@ -60,10 +60,10 @@ def slow_length(num_samples: int, layers: tuple[tuple[int, int, int], ...]) -> i
     return num_samples
 
 
-def slow_norm(x: Tensor) -> Tensor:
-    """Of one vector, biased variance, eps 1e-5."""
+def slow_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Of one vector, biased variance."""
     mean = x.sum() / len(x)
-    return (x - mean) / ((x - mean).square().sum() / len(x) + 1e-5).sqrt()
+    return (x - mean) / ((x - mean).square().sum() / len(x) + eps).sqrt()
 
 
 def slow_gelu(x: Tensor) -> Tensor:
@@ -73,16 +73,18 @@ def slow_gelu(x: Tensor) -> Tensor:
 def slow_convolutions(extractor: Any, wave: Tensor) -> Tensor:
     """One recording (S,) -> (T, C): frame by frame."""
     x = wave.unsqueeze(1)  # (S, 1)
-    for weight, norm, (_, kernel, stride) in zip(
-        extractor.weights, extractor.norms, extractor.settings.layers, strict=True
+    biases = list(extractor.biases) or [torch.zeros(())] * len(extractor.weights)
+    for weight, bias, norm, (_, kernel, stride) in zip(
+        extractor.weights, biases, extractor.norms, extractor.settings.layers, strict=True
     ):
         frames = []
         for t in range((len(x) - kernel) // stride + 1):
             window = x[t * stride : t * stride + kernel]  # (kernel, C)
-            frame = torch.stack([(row * window.T).sum() for row in weight])
+            frame = torch.stack([(row * window.T).sum() for row in weight]) + bias
             frames.append(slow_gelu(slow_norm(frame) * norm.weight + norm.bias))
         x = torch.stack(frames)
-    return torch.stack([slow_norm(row) * extractor.norm.weight + extractor.norm.bias for row in x])
+    top = extractor.norm  # its eps is the encoder's
+    return torch.stack([slow_norm(row, top.eps) * top.weight + top.bias for row in x])
 
 
 def slow_logmel(extractor: Any, wave: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from d2v.commands.asking import batches, joined
+from d2v.commands.asking import joined
+from d2v.commands.raw_inputs import batches
 from d2v.errors import D2VError, UsageError
 from d2v.model_folder import load_model
 from d2v.tasks import Answer, Ctc

@@ -208,3 +208,32 @@ def test_layer_norm__has_the_settings_epsilon() -> None:
     torch.testing.assert_close(block.norm1(x), expected)
     assert isinstance(encoder.norm, nn.LayerNorm)
     assert encoder.norm.eps == 0.5
+
+
+# A bias for each block
+
+
+@pytest.mark.parametrize("norm_position", get_args(NormPosition))
+@pytest.mark.parametrize("samples", [1, 2], ids=["shared by samples", "one a sample"])
+def test_bias__of_each_block_acts_there_beside_padding(samples: int, norm_position: str) -> None:
+    encoder = tiny_encoder(norm_position=norm_position)
+    biases, padding = normal(12, 3, samples, 2, 5, 5), tail_padding([5, 3], 5)
+    x = normal(13, 2, 5, 12)
+    found = encoder(Tokens(values=x, attention_bias=biases, padding=padding)).before_norm
+    for row in range(2):
+        one = x[row : row + 1]
+        for block, bias in zip(encoder.blocks, biases, strict=True):
+            own = bias[min(row, samples - 1)]
+            one = slow_block(block, one, own, padding[row : row + 1])["end_of_block"]
+        keep = ~padding[row]
+        torch.testing.assert_close(found[row, keep], one[0, keep], rtol=1e-10, atol=1e-10)
+
+
+def test_bias__the_same_in_every_block_equals_a_shared_one() -> None:
+    encoder, x, bias = tiny_encoder(), normal(14, 2, 5, 12), normal(15, 1, 2, 5, 5)
+    shared = encoder(Tokens(values=x, attention_bias=bias)).last
+    stacked = bias.expand(3, -1, -1, -1, -1)
+    assert torch.equal(encoder(Tokens(values=x, attention_bias=stacked)).last, shared)
+    other = stacked.clone()
+    other[1] = 0
+    assert not torch.allclose(encoder(Tokens(values=x, attention_bias=other)).last, shared)

@@ -1,4 +1,7 @@
-"""Proves: what fairseq's encoder adds: input norm, its dropouts, layerdrop, first weights."""
+"""Proves: what fairseq's encoder adds: input norm, its dropouts, layerdrop, first weights.
+
+And an encoder of pre-norm blocks that ends without a norm.
+"""
 
 from typing import Any
 
@@ -106,3 +109,17 @@ def test_initialise__normal_is_as_drawn_in_every_block() -> None:
             assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.03)
             assert float(layer.weight.abs().max()) > 0.06  # not clipped
             assert float(layer.bias.abs().max()) == 0
+
+
+# No final norm
+
+
+def test_final_norm__off_leaves_the_last_blocks_output_and_has_no_weights() -> None:
+    encoder, with_norm = tiny_encoder(final_norm=False), tiny_encoder()
+    missing, unexpected = with_norm.load_state_dict(encoder.state_dict(), strict=False)
+    assert (missing, unexpected) == (["norm.weight", "norm.bias"], [])
+    x = 5 * normal(5, 2, 5, 12)
+    encoded = encoder(Tokens(values=x))
+    assert torch.equal(encoded.last, encoded.before_norm)
+    torch.testing.assert_close(encoded.last, blocks_alone(encoder, x))
+    assert torch.equal(encoded.last, with_norm(Tokens(values=x)).before_norm)

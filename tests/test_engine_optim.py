@@ -30,7 +30,7 @@ def by_name(groups: list[dict[str, Any]]) -> Mapping[str, dict[str, Any]]:
     return {name: group for group in groups for name in group["names"]}
 
 
-@pytest.mark.parametrize("positions", ["relative", "learned"])
+@pytest.mark.parametrize("positions", ["relative", "relative_per_block", "learned"])
 def test_groups__hold_every_trainable_parameter_once(positions: str) -> None:
     model = build(positions)
     settings = OptimizerSettings(layer_decay=0.65)
@@ -44,16 +44,19 @@ def test_groups__hold_every_trainable_parameter_once(positions: str) -> None:
             assert parameter is trainable[name]
 
 
-@pytest.mark.parametrize("positions", ["relative", "learned"])
-def test_decay__is_on_matrices_and_the_relative_table_alone(positions: str) -> None:
+@pytest.mark.parametrize("positions", ["relative", "relative_per_block", "learned"])
+def test_decay__is_on_matrices_and_relative_tables_alone(positions: str) -> None:
     expected = {"head.0.weight", "frontend.patch_embed.proj.weight"}
     for i in range(12):
         expected |= {
             f"encoder.blocks.{i}.{part}.weight"
             for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
         }
+    table = "relative_position_bias_table"
     if positions == "relative":
-        expected.add("frontend.relative.relative_position_bias_table")
+        expected.add(f"frontend.relative.{table}")
+    elif positions == "relative_per_block":
+        expected |= {f"frontend.relative.{i}.{table}" for i in range(12)}
     found = by_name(parameter_groups(build(positions), OptimizerSettings()))
     assert {name for name, group in found.items() if group["decayed"]} == expected
     spared = {name for name, group in found.items() if not group["decayed"]}
@@ -63,10 +66,11 @@ def test_decay__is_on_matrices_and_the_relative_table_alone(positions: str) -> N
     assert ("frontend.positions" in spared) == (positions == "learned")
 
 
+@pytest.mark.parametrize("positions", ["relative", "relative_per_block"])
 @pytest.mark.parametrize("decay", [0.65, 0.9, 1.0])
-def test_layer_decay__equals_the_formula_for_every_parameter(decay: float) -> None:
+def test_layer_decay__equals_the_formula_for_every_parameter(decay: float, positions: str) -> None:
     """scale(id) = d ** (L + 1 - id): 0 embeddings, i + 1 block i, L + 1 everything else."""
-    model = build()
+    model = build(positions)
     found = by_name(parameter_groups(model, OptimizerSettings(layer_decay=decay)))
     ids = {"frontend.patch_embed.": 0, "frontend.mask_token": 0, "frontend.cls_token": 0}
     ids |= {f"encoder.blocks.{i}.": i + 1 for i in range(12)}

@@ -253,7 +253,7 @@ def test_groups__must_divide_the_width() -> None:
         (ConvolutionSettings, {"layers": [[8, 10, 5], [8, 1, 2]]}, "layer 2 is .8, 1, 2."),
         (ConvolutionSettings, {"layers": []}, "at least 1"),
         (ConvolutionSettings, {"gradient_scale": -1}, "greater than or equal to 0"),
-        (PositionSettings, {"kernel": 18}, "18 is even"),
+        (PositionSettings, {"kernel": 0}, "greater than or equal to 1"),
         (LogMelSettings, {"hop": 500}, "hop 500 is above window 400"),
         (LogMelSettings, {"num_bands": 101}, "more than a window of 400"),
     ],

@@ -146,3 +146,46 @@ def test_tokens__beyond_the_last_position_are_refused_by_name() -> None:
     frontend(texts([MAX_TOKENS]).inputs, None, None)
     with pytest.raises(UsageError, match=r"21 tokens.*max_tokens is 20.*block_tokens"):
         frontend(torch.zeros(1, MAX_TOKENS + 1, dtype=torch.int64), None, None)
+
+
+# What other libraries' models have beside ours
+
+
+@pytest.mark.parametrize("first", [1, 2, 5])
+def test_first_position__is_the_row_of_the_first_token(first: int) -> None:
+    encoder = EncoderSettings(dim=16, num_heads=2, depth=1, init="normal", norm_eps=1e-5)
+    settings = FrontendSettings(max_tokens=MAX_TOKENS, first_position=first)
+    frontend = TextFrontend(settings, TOKENIZER, encoder)
+    frontend.initialise(seeded(0))
+    assert frontend.positions.shape == (first + MAX_TOKENS, 16)
+    empty = (frontend.positions.detach().abs().amax(1) == 0).nonzero().flatten().tolist()
+    assert empty == [first - 1], "fairseq's padding row"
+    ids = texts([MAX_TOKENS]).inputs
+    values = frontend(ids, None, None).values[0]
+    for place in (0, 7, MAX_TOKENS - 1):
+        embedded = frontend.token_embed[ids[0, place]] + frontend.positions[first + place]
+        torch.testing.assert_close(values[place], slow_norm(embedded, 1e-5))
+
+
+def test_token_types__the_first_is_added_to_every_token_and_alone_learns() -> None:
+    encoder = EncoderSettings(dim=16, num_heads=2, depth=1, init="normal", norm_eps=1e-5)
+    settings = FrontendSettings(max_tokens=MAX_TOKENS, token_types=2)
+    frontend = TextFrontend(settings, TOKENIZER, encoder)
+    frontend.initialise(seeded(0))
+    assert frontend.token_types is not None
+    assert float(frontend.token_types.detach().abs().max()) == 0, "so that it starts without effect"
+    batch = texts(LENGTHS)
+    plain = TextFrontend(FrontendSettings(max_tokens=MAX_TOKENS), TOKENIZER, encoder)
+    plain.initialise(seeded(0))
+    assert [name for name in plain.state_dict() if "types" in name] == []
+    before = frontend(batch.inputs, None, batch.padding).values
+    assert torch.equal(before, plain(batch.inputs, None, batch.padding).values)
+    with torch.no_grad():
+        frontend.token_types.copy_(normal(3, 2, 16))
+        plain.positions.add_(frontend.token_types[0])
+    found = frontend(batch.inputs, None, batch.padding).values
+    torch.testing.assert_close(found, plain(batch.inputs, None, batch.padding).values)
+    (found * normal(4, *found.shape)).sum().backward()
+    gradient = frontend.token_types.grad
+    assert gradient is not None
+    assert (gradient.abs().amax(1) > 0).tolist() == [True, False]

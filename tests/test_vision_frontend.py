@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.layers import RelPosBias
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -115,7 +116,7 @@ def slow_index(side: int, cls: bool) -> Tensor:
 @pytest.mark.parametrize("side", [2, 3, 14])
 def test_relative_bias__is_the_table_at_the_reference_index(side: int, cls_token: bool) -> None:
     frontend = build(image_size=4 * side, cls_token=cls_token)
-    assert frontend.relative is not None
+    assert isinstance(frontend.relative, RelPosBias)
     table = frontend.relative.relative_position_bias_table
     assert table.shape == ((2 * side - 1) ** 2 + 3 * cls_token, 2)
     tokens = frontend(normal(5, 1, side * side, 12), None, None)
@@ -126,7 +127,7 @@ def test_relative_bias__is_the_table_at_the_reference_index(side: int, cls_token
 
 def test_relative_table__of_the_published_vit_has_732_rows() -> None:
     frontend = VisionFrontend(FrontendSettings(), tiny_settings())
-    assert frontend.relative is not None
+    assert isinstance(frontend.relative, RelPosBias)
     assert frontend.relative.relative_position_bias_table.shape == (732, 2)
     index = slow_index(14, cls=True)
     assert (int(index[0, 5]), int(index[5, 0]), int(index[0, 0])) == (729, 730, 731)
@@ -140,7 +141,7 @@ def test_relative_bias__is_learned() -> None:
     assert tokens.attention_bias is not None
     weights = normal(7, *tokens.attention_bias.shape)
     (tokens.attention_bias * weights).sum().backward()
-    assert frontend.relative is not None
+    assert isinstance(frontend.relative, RelPosBias)
     gradient = frontend.relative.relative_position_bias_table.grad
     slow = torch.zeros(5 * 5 + 3, 2, dtype=torch.float64)
     for i, row in enumerate(slow_index(3, cls=True).tolist()):
@@ -197,7 +198,7 @@ def test_initialise__follows_the_reference() -> None:
     conv = frontend.patch_embed.proj
     assert conv.bias is not None
     assert float(conv.bias.abs().max()) == 0
-    assert frontend.relative is not None
+    assert isinstance(frontend.relative, RelPosBias)
     assert float(frontend.relative.relative_position_bias_table.abs().max()) == 0
     assert frontend.cls_token is not None
     for weight in (conv.weight, frontend.mask_token, frontend.cls_token):

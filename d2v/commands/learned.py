@@ -56,7 +56,7 @@ def learned_files(
         folder.mkdir(exist_ok=True)
         start = _other_start(recipe)
         if start is not None:
-            _take_over(start, folder, modality)
+            take_over(start, folder, modality)
         else:
             modality.learn(lambda: listed(first), folder)
         yield folder
@@ -89,6 +89,14 @@ def kept_learned(shards: Path, learned: Path, copy: Path) -> Path | None:
     return copy
 
 
+def learned_folder(run: Path) -> Path | None:
+    """Where what a run has learned lies, imported or its own; None where nothing was learned."""
+    if (run / "tokenizer.json").is_file():
+        return run
+    files = _files_of(run)
+    return files[0].parent if files else None
+
+
 def _listed_files(shards: Path) -> list[Path]:
     """What the modality asked for beside the splits; nothing where nobody tells."""
     with suppress(OSError, ValueError, AttributeError, TypeError):
@@ -104,13 +112,24 @@ def _other_start(recipe: Recipe) -> Path | None:
     return recipe.finetune.checkpoint
 
 
-def _take_over(start: Path, folder: Path, modality: Modality) -> None:
-    """Copy what another run has learned, once, and let the modality check it."""
+def take_over(
+    start: Path, folder: Path, modality: Modality, asked: str = "finetune.checkpoint is"
+) -> None:
+    """Copy what another run has learned, once, and let the modality check it.
+
+    Args:
+        start: the run, or a part of one.
+        folder: to copy to.
+        modality: to be built with it.
+        asked: the words before `start`, for the message.
+
+    Raises:
+        UsageError: the modality needs something, and it is not there or does not fit.
+    """
 
     def no_data() -> Iterable[SourceItem]:
         raise UsageError(
-            f"finetune.checkpoint is {start}, and what preparing the data of that run has learned "
-            "is not there",
+            f"{asked} {start}, and what preparing the data of that run has learned is not there",
             expected=f"{_run_of(start) / 'prepare' / LEARNED}, as d2v prepare leaves it",
             remedy="Name the run directory, or set modality.tokenizer.path to the tokenizer.json "
             "that the encoder was trained with.",
@@ -131,7 +150,10 @@ def _run_of(start: Path) -> Path:
 
 
 def _files_of(run: Path) -> list[Path]:
-    """What a run learned, or what lies beside the shards that it learned it from."""
+    """What a run learned or was imported with, or what lies beside the shards it learned from."""
+    imported = run / "tokenizer.json"
+    if imported.is_file():
+        return [imported]
     learned = run / "prepare" / LEARNED
     if learned.is_dir():
         return sorted(path for path in learned.iterdir() if path.is_file())

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress, TextColumn
 
+from d2v.commands.bar import Bar
 from d2v.commands.learned import learned_files
 from d2v.commands.options import Options
 from d2v.commands.prepare_report import (
@@ -24,7 +23,7 @@ from d2v.commands.stage import need, shards_folder, stage_folder, working
 from d2v.config import Loaded
 from d2v.data.numbers import numbered
 from d2v.data.prepare import PrepareProgress, PrepareSummary, prepare
-from d2v.data.progress import Reporter
+from d2v.data.progress import Progress, Reporter
 from d2v.data.shards import Shards, check
 from d2v.data.subsets import Unit, check_units, write_subsets
 from d2v.engine.run_directory import RunDirectory
@@ -65,8 +64,11 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
             modality = build_modality(recipe.modality, learned)
             summaries = {}
             for name, data in sets.items():
-                with _Bar(f"prepare {name}", options.verbosity) as bar:
-                    summaries[name] = _prepare_set(modality, recipe, name, data, folders[name], bar)
+                with Bar("inputs", options.verbosity) as bar:
+                    told = partial(_tell, bar, f"prepare {name}")
+                    summaries[name] = _prepare_set(
+                        modality, recipe, name, data, folders[name], told
+                    )
         subsets = _subsets(recipe, folders, modality)
         report = prepare_report(summaries, folders, modality)
         data_json = {name: summary.as_json() for name, summary in summaries.items()}
@@ -75,7 +77,7 @@ def run(loaded: Loaded[Recipe], options: Options) -> Report:
 
 
 def _prepare_set(
-    modality: Modality, recipe: Recipe, name: str, data: DataSet, folder: Path, bar: _Bar
+    modality: Modality, recipe: Recipe, name: str, data: DataSet, folder: Path, told: Progress
 ) -> PrepareSummary:
     settings = recipe.modality
     assert recipe.prepare is not None
@@ -88,7 +90,7 @@ def _prepare_set(
         folder,
         recipe.prepare,
         seed=recipe.seed,
-        progress=bar,
+        progress=told,
         identity={
             "source": data.model_dump(include=set(SourceSettings.model_fields)),
             "modality": settings.name,
@@ -130,8 +132,8 @@ def _unit(modality: Modality) -> Unit:
 
 def _listed(modality: Modality, data: DataSet, verbosity: int) -> Iterator[SourceItem]:
     """The items of a source, with a bar that shows how many have been read."""
-    with _Bar("learn", verbosity) as bar:
-        report = Reporter(bar)
+    with Bar("inputs", verbosity) as bar:
+        report = Reporter(partial(_tell, bar, "learn"))
         for number, item in enumerate(modality.read_source(data), start=1):
             report.listed(number)
             yield item
@@ -219,31 +221,6 @@ def _check(recipe: Recipe, loaded: Loaded[Recipe], options: Options) -> Report:
     return Report(headline="Every hash is right.", columns=["set", "split", "state"], rows=rows)
 
 
-class _Bar:
-    """Progress of preparing: a bar on a terminal, a line in ten seconds in a pipe."""
-
-    def __init__(self, title: str, verbosity: int) -> None:
-        self.title, self.verbosity = title, verbosity
-        console = Console()
-        self.terminal = console.is_terminal and verbosity >= 0
-        columns = [*Progress.get_default_columns(), TextColumn("{task.fields[speed]}")]
-        self.progress = Progress(*columns, console=console, disable=not self.terminal)
-        self.task = self.progress.add_task(title, total=None, speed="")
-        self.next_line_seconds = 10.0
-
-    def __enter__(self) -> _Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, now: PrepareProgress) -> None:
-        speed = f"{now.done / now.seconds:,.0f} inputs/s" if now.seconds > 0 else ""
-        title = f"{self.title}: {'listing' if now.stage == 'list' else 'storing'}"
-        self.progress.update(
-            self.task, description=title, completed=now.done, total=now.total, speed=speed
-        )
-        if not self.terminal and self.verbosity >= 0 and now.seconds >= self.next_line_seconds:
-            self.next_line_seconds = now.seconds + 10
-            print(f"{title} {now.done:,}/{now.total or '?'}  {speed}", flush=True)
+def _tell(bar: Bar, title: str, now: PrepareProgress) -> None:
+    what = "listing" if now.stage == "list" else "storing"
+    bar.show(f"{title}: {what}", now.done, now.total, now.seconds)

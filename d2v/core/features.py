@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from d2v.core.encoder import Encoder
 from d2v.errors import UsageError
-from d2v.types import Batch, Frontend
+from d2v.types import Batch, Frontend, Tokens
 
 Pool = Literal["mean", "cls", "mean_cls", "tokens"]
 
@@ -37,19 +37,14 @@ def pooled_features(
     Raises:
         UsageError: all tokens are asked for, and samples differ in length.
     """
-    tokens = frontend(frontend.features(batch), None, batch.padding)
+    tokens = _tokens(frontend, batch)
     if pool == "tokens" and tokens.padding is not None:
         raise UsageError(
             "probe.pool is tokens, and samples differ in length",
             expected="as many tokens in every sample, or a pool that does not depend on it",
             remedy="Set probe.pool=mean.",
         )
-    depth = len(encoder.blocks)
-    if block is None or block == depth:
-        x: Tensor = encoder(tokens).last
-    else:
-        x = encoder(tokens, "end_of_block", depth - block + 1).features[0]
-        x = F.layer_norm(x, x.shape[-1:])
+    x = _output(encoder, tokens, block)
     first = tokens.num_prefix
     data = x[:, first:].float()  # (B, T, D)
     if pool == "tokens":
@@ -60,9 +55,44 @@ def pooled_features(
     return mean if pool == "mean" else torch.cat([mean, x[:, 0].float()], dim=1)
 
 
+@torch.no_grad()
+def token_features(
+    frontend: Frontend, encoder: Encoder, batch: Batch, *, block: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """One float32 vector for each token that holds data; prefix tokens are left out.
+
+    Args:
+        frontend: in eval mode.
+        encoder: in eval mode.
+        batch: B samples.
+        block: as in `pooled_features`.
+
+    Returns:
+        (B, T, D), and padding (B, T), True where there is no data; None where nothing is padded.
+    """
+    tokens = _tokens(frontend, batch)
+    first = tokens.num_prefix
+    data = _output(encoder, tokens, block)[:, first:].float()
+    return data, None if tokens.padding is None else tokens.padding[:, first:]
+
+
 def mean_over_tokens(x: Tensor, padding: Tensor | None) -> Tensor:
     """(B, T, D) -> (B, D), over the tokens that hold data; padding (B, T) is True elsewhere."""
     if padding is None:
         return x.mean(1)
     keep = (~padding).unsqueeze(-1).to(x.dtype)
     return (x * keep).sum(1) / keep.sum(1).clamp_min(1)
+
+
+def _tokens(frontend: Frontend, batch: Batch) -> Tokens:
+    return frontend(frontend.features(batch), None, batch.padding)  # type: ignore[no-any-return]  # a module's call is untyped
+
+
+def _output(encoder: Encoder, tokens: Tokens, block: int | None) -> Tensor:
+    """(B, T, D) of a block, 1..depth; None is the encoder's output."""
+    depth = len(encoder.blocks)
+    if block is None or block == depth:
+        last: Tensor = encoder(tokens).last
+        return last
+    x = encoder(tokens, "end_of_block", depth - block + 1).features[0]
+    return F.layer_norm(x, x.shape[-1:])

@@ -4,7 +4,7 @@ Worker processes, ranks and restarts change who reads a sample, never which samp
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -140,18 +140,37 @@ def read_split(
     if limit is not None:
         numbers = evenly_spaced(numbers, limit)
     edges = _edges(shards.lengths[numbers], batch_size, batch_length or sys.maxsize)
+    wanted = [numbers[start:end].tolist() for start, end in pairwise(edges)]
+    for batch in read_batches(shards, reader, wanted, num_workers=num_workers):
+        if batch is not None:
+            yield batch
+
+
+def read_batches(
+    shards: Shards, reader: Reader, wanted: Sequence[list[int]], *, num_workers: int = 0
+) -> Iterator[Batch | None]:
+    """Named batches of a split, one after the other, without random changes or masks.
+
+    Args:
+        shards: the split.
+        reader: decodes and collates.
+        wanted: numbers of each batch's samples.
+        num_workers: processes that read ahead.
+
+    Yields:
+        Each batch with labels and sample numbers, without the samples that cannot be used; None
+        where that is all of them.
+    """
     loader = DataLoader(
         Unchanged(shards, reader),
-        sampler=[numbers[start:end].tolist() for start, end in pairwise(edges)],
+        sampler=wanted,
         batch_size=None,
         num_workers=num_workers,
         collate_fn=unchanged,
         worker_init_fn=start_worker,
         generator=own_generator(0),
     )
-    for batch in received(loader):
-        if batch is not None:
-            yield batch
+    yield from received(loader)
 
 
 def _edges(lengths: Ints, batch_size: int, batch_length: int) -> list[int]:

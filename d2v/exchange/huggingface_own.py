@@ -7,7 +7,7 @@ be what the section says; then it is read like anybody's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from d2v.core.encoder import EncoderSettings
 from d2v.errors import UsageError
 from d2v.exchange.foreign import Foreign
 from d2v.exchange.huggingface_stock import stock_model
-from d2v.exchange.links import Layout, Same
+from d2v.exchange.links import KeylessBias, Layout, Link, Same, Stacked
 from d2v.modalities import ModalitySettings
 from d2v.tasks import TaskSettings
 
@@ -30,8 +30,10 @@ SECTION = "d2v"
 """Key in config.json."""
 ORIGINAL_TOKENIZER = "tokenizer.d2v.json"
 """The tokenizer as d2v has it, where the one for others adds special tokens by itself."""
-REGRESSION_HEAD = "regression_head.d2v.safetensors"
-"""The head of pre-training, for which no stock class has a place."""
+BESIDE = "beside.d2v.safetensors"
+"""What no stock class has a place for: the head of pre-training, and the keys' biases."""
+_KEY = "key_bias."
+"""In front of the name of a bias of query, key and value whose middle third is kept there."""
 _FORMAT = 1
 _MODALITY: TypeAdapter[ModalitySettings] = TypeAdapter(ModalitySettings)
 _TASK: TypeAdapter[TaskSettings] = TypeAdapter(TaskSettings)
@@ -93,7 +95,7 @@ def read_own(
         return None
     if config.get("architectures") != [stock.name] or not _holds(stock.layout, tensors):
         return None
-    head = {} if task is not None else _regression_head(folder)
+    beside = _read_beside(folder)
     anew = {} if mask_token else {"frontend.mask_token": "the model was exported without one"}
     return Foreign(
         kind=f"Hugging Face {stock.name}, exported by d2v",
@@ -102,11 +104,11 @@ def read_own(
         objective=dict(section.get("objective") or {}),
         layout=replace(
             stock.layout,
-            links=stock.layout.links + tuple(Same(name, (name,)) for name in head),
+            links=tuple(_all_links(stock.layout, beside, with_head=task is None)),
             anew=anew,
             constants={},
         ),
-        tensors={**tensors, **head},
+        tensors={**tensors, **beside},
         task=None if task is None else task.model_dump(mode="json"),
         about=section.get("about"),
         tokenizer=_tokenizer(folder),
@@ -126,18 +128,49 @@ def _holds(layout: Layout, tensors: Mapping[str, Tensor]) -> bool:
         return False
 
 
-def _regression_head(folder: Path) -> dict[str, Tensor]:
-    """Name -> tensor; {} where there is none. Raises UsageError where it is damaged."""
-    path = folder / REGRESSION_HEAD
+def beside_the_class(
+    layout: Layout, tensors: Mapping[str, Tensor], regression_head: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What goes into the file `BESIDE`; {} for nothing.
+
+    Args:
+        layout: of the stock class.
+        tensors: by our names.
+        regression_head: of pre-training, without prefix; {} for none.
+    """
+    head = {f"head.{name}": tensor for name, tensor in regression_head.items()}
+    keys = {
+        f"{_KEY}{link.ours}": tensors[link.ours].chunk(3)[1].contiguous()
+        for link in layout.links
+        if isinstance(link, KeylessBias)
+    }
+    return head | {name: bias for name, bias in keys.items() if bool(bias.any())}
+
+
+def _read_beside(folder: Path) -> dict[str, Tensor]:
+    """Raises UsageError where the file is damaged."""
+    path = folder / BESIDE
     if not path.is_file():
         return {}
     try:
-        return {f"head.{name}": tensor for name, tensor in load_file(path).items()}
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UsageError(
             f"{path} cannot be read: {error}",
-            remedy="Copy it again, or delete it: the head is then drawn anew.",
+            remedy="Copy it again, or delete it: the head of pre-training is then drawn anew.",
         ) from error
+
+
+def _all_links(layout: Layout, beside: Mapping[str, Tensor], *, with_head: bool) -> Iterator[Link]:
+    for link in layout.links:
+        key = f"{_KEY}{link.ours}"
+        if isinstance(link, KeylessBias) and key in beside:
+            query, value = link.theirs
+            yield Stacked(link.ours, (query, key, value))
+        else:
+            yield link
+    if with_head:
+        yield from (Same(name, (name,)) for name in beside if name.startswith("head."))
 
 
 def _tokenizer(folder: Path) -> bytes | None:
@@ -151,9 +184,7 @@ def _without_paths(section: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that only say where something lies are of no use to others, and may be private."""
     cleaned = dict(section)
     for name, value in section.items():
-        if name == "path":
-            cleaned[name] = None
-        elif name == "language_model":  # it is not exported
+        if name in ("path", "language_model"):  # the latter is not exported
             cleaned[name] = None
         elif isinstance(value, Mapping):
             cleaned[name] = _without_paths(value)

@@ -116,7 +116,9 @@ def _picture_head(
     assert isinstance(task, ClassifySettings | RegressSettings)
     head = task.head
     _refuse_unless(not head.hidden, where, "task.head.hidden is true")
-    links = [Same(f"head.last.{kind}", (f"classifier.{kind}",)) for kind in ("weight", "bias")]
+    links: list[Link] = [
+        Same(f"head.last.{kind}", (f"classifier.{kind}",)) for kind in ("weight", "bias")
+    ]
     if (head.pool, head.norm) == ("mean", True):
         norm = "data2vec_vision.pooler.layernorm"
         return links + [
@@ -194,7 +196,9 @@ def _refuse_unless(fits: bool, where: str, reason: str) -> None:
 
 
 def _refusal(where: str, reason: str) -> UsageError:
+    takes_any = "--to onnx and --to torch take any model"
+    of_head = "For" in where and "task" in reason
     return UsageError(
         f"{where} of transformers cannot express this model: {reason}",
-        remedy="d2v export --to onnx or --to torch takes any model; --encoder leaves the head out.",
+        remedy=takes_any + ("; --encoder leaves the head out." if of_head else "."),
     )

@@ -170,8 +170,7 @@ def _asked_for(error: Exception) -> str | None:
 
 
 def _content(stand_in: StandIn) -> Any:
-    """What a stand-in holds: a configuration's content, a node's value, attributes, or an enum's
-    one argument."""
+    """A configuration's content, a node's value, attributes, or an enum's one argument."""
     state = stand_in.state
     if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
         state = {**(state[0] or {}), **(state[1] or {})}

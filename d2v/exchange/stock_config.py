@@ -149,7 +149,9 @@ def _text(
     modality: TextSettings, encoder: EncoderSettings, task: TaskSettings | None
 ) -> dict[str, Any]:
     frontend, tokenizer = modality.frontend, modality.tokenizer
-    pooled = isinstance(task, ClassifySettings | RegressSettings)
+    dropout = {}
+    if isinstance(task, ClassifySettings | RegressSettings):
+        dropout = {"classifier_dropout": task.head.dropout}
     return {
         "model_type": "data2vec-text",
         "vocab_size": tokenizer.size,
@@ -160,7 +162,7 @@ def _text(
         "eos_token_id": tokenizer.eos_id,
         "hidden_dropout_prob": encoder.dropout,
         "attention_probs_dropout_prob": encoder.attention_dropout,
-        **({"classifier_dropout": task.head.dropout} if pooled else {}),
+        **dropout,
     }
 
 

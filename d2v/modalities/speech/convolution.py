@@ -121,7 +121,7 @@ class Convolutions(nn.Module):
                 self.weights, biases, self.norms, self.settings.layers, strict=True
             ):
                 x = F.gelu(norm(convolve(x, weight, bias, stride=stride)))
-        if scale not in (0, 1):
+        if scale not in (0, 1) and torch.is_grad_enabled():
             scaled: Tensor = _ScaledGradient.apply(x, scale)
             x = scaled
         normed: Tensor = self.norm(x)

@@ -97,7 +97,8 @@ class LogMel(nn.Module):
                 mel_scale="slaney",  # the other scale's lowest bands lie between two frequencies
             )
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("window", torch.hann_window(settings.window), persistent=False)
+        window = torch.hann_window(settings.window).clone()  # else a part of a longer tensor
+        self.register_buffer("window", window, persistent=False)
         self.settings = settings
 
     @torch.no_grad()
@@ -105,8 +106,9 @@ class LogMel(nn.Module):
         """Log power of each frame that lies within the samples; of a short input, one frame."""
         filters, window = self.get_buffer("filters"), self.get_buffer("window")
         with torch.autocast(inputs.device.type, enabled=False):
-            missing = max(0, self.settings.window - inputs.shape[1])  # one frame at least
-            samples = F.pad(inputs.to(window.dtype), (0, missing))
+            samples = inputs.to(window.dtype)
+            if samples.shape[1] < self.settings.window:  # one frame at least
+                samples = F.pad(samples, (0, self.settings.window - samples.shape[1]))
             frames = samples.unfold(1, self.settings.window, self.settings.hop)
             power = torch.fft.rfft(frames * window).abs().square()  # (B, F, window / 2 + 1)
             spectrum: Tensor = (power @ filters).clamp_min(self.settings.floor).log()
@@ -127,7 +129,7 @@ class StackedLogMel(nn.Module):
         """(B, S) -> (B, T, num_stacked * N)."""
         mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
         x: Tensor = (self._whole(inputs) - mean) / deviation
-        return x.reshape(len(x), -1, self.settings.width)
+        return x.reshape(x.shape[0], -1, self.settings.width)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:

@@ -117,7 +117,7 @@ class VisionFrontend(Frontend):
         if mask is not None:
             x = torch.where(mask.predict.unsqueeze(-1), self.mask_token.to(x.dtype), x)
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         if self.settings.positions == "sincos":
             x = x + self.get_buffer("sincos").to(x.dtype)
         if self.positions is not None:

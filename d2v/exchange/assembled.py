@@ -1,0 +1,102 @@
+"""The modules of another library's model with its weights in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from d2v.core.encoder import Encoder
+from d2v.core.seeding import generator_for
+from d2v.data2vec import build_head
+from d2v.exchange.account import TEACHER, Accounted, account
+from d2v.exchange.foreign import Foreign
+from d2v.modalities import build_modality
+from d2v.recipe import Recipe
+from d2v.tasks import Task, TaskModel, build_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """A model, built and filled.
+
+    Args:
+        parts: frontend, encoder and, where the source has one, head (the task's, or the one that
+            pre-training regresses with).
+        model: of the task, made of these parts; None without one.
+        task: likewise.
+        accounted: where every tensor went.
+    """
+
+    parts: dict[str, nn.Module]
+    model: TaskModel | None
+    task: Task | None
+    accounted: Accounted
+
+    @property
+    def num_parameters(self) -> int:
+        """Learned numbers of the student, head included."""
+        return sum(one.numel() for part in self.parts.values() for one in part.parameters())
+
+    def checkpoint_tensors(self) -> dict[str, Tensor]:
+        """As pre-training names them: a task's head stays behind, the teacher comes along."""
+        kept = {
+            f"{part}.{name}": tensor
+            for part, module in self.parts.items()
+            if part != "head" or self.task is None
+            for name, tensor in module.state_dict().items()
+        }
+        teacher = self.accounted.teacher
+        if teacher is not None:
+            kept |= {name: tensor.float() for name, tensor in teacher.tensors.items()}
+            # What the source has none of, the teacher has from the student.
+            kept |= {name: kept[name.removeprefix(TEACHER)].clone() for name in teacher.anew}
+        return kept
+
+
+@torch.no_grad()
+def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
+    """Build the modules and put the source's weights in; what it has none of is drawn.
+
+    Drawing takes longer than all else, so it is done only of the part where something is missing,
+    frontend or encoder, from the recipe's seed, as a training begins.
+
+    Args:
+        foreign: the source.
+        recipe: its settings (`recipe_of`).
+        place: names the source, for errors.
+
+    Raises:
+        UsageError: a tensor is missing, of another shape, or known to nobody.
+    """
+    frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
+    encoder = Encoder(recipe.encoder)
+    parts: dict[str, nn.Module] = {"frontend": frontend, "encoder": encoder}
+    model = task = None
+    if recipe.finetune is not None:
+        task = build_task(recipe.finetune.task, foreign.about or {})
+        model = task.build(frontend, encoder)
+        parts["head"] = model.head
+    elif any(link.ours.startswith("head.") for link in foreign.layout.links):
+        parts["head"] = build_head(recipe.encoder.dim, recipe.objective.head_layers)
+    accounted = account(foreign, parts, place)
+    missing = {name.partition(".")[0] for name in accounted.student.anew}
+    generator = generator_for("weights", recipe.seed)
+    if "frontend" in missing:
+        frontend.initialise(generator)
+    if "encoder" in missing:
+        encoder.initialise(generator)
+    _fill(parts, accounted.student.tensors)
+    if model is not None:
+        model.copy_to_average()
+    return Assembled(parts=parts, model=model, task=task, accounted=accounted)
+
+
+def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors into modules; what there is none of stays as it was drawn."""
+    for part, module in parts.items():
+        for name, kept in module.state_dict().items():
+            if (tensor := tensors.get(f"{part}.{name}")) is not None:
+                kept.copy_(tensor)
