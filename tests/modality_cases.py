@@ -102,3 +102,15 @@ CASES = [
          teacher_averages="encoder"),
     Case(name="text", settings=TEXT, items=_texts, ragged=True, teacher_averages="encoder"),
 ]  # fmt: skip
+_BY_DISTANCE = {**CONVOLUTION["frontend"], "positions": {**POSITIONS, "alibi": True}}
+EXACT = [
+    Case(name="vision-exact", items=_pictures, ragged=False, teacher_averages="all",
+         settings={**VISION.model_dump(mode="json"),
+                   "mask": {"kind": "inverse_block", "ratio": 0.7, "size": 2, "adjust": 0.1}}),
+    Case(name="speech-exact", items=_recordings, ragged=True, teacher_averages="encoder",
+         settings={**CONVOLUTION, "frontend": _BY_DISTANCE,
+                   "mask": {"kind": "blocks", "ratio": 0.5, "length": 3}}),
+    Case(name="text-exact", items=_texts, ragged=True, teacher_averages="encoder",
+         settings={**TEXT, "mask": {"kind": "random", "ratio": 0.48}}),
+]  # fmt: skip
+"""The same with masks of exact counts, and attention by distance: those of data2vec 2.0."""

@@ -18,13 +18,13 @@ from d2v.core.seeding import generator_for
 from d2v.data2vec import Data2Vec, Data2VecSettings
 from d2v.modalities import MODALITIES, Modality, ModalitySettings, build_modality
 from d2v.types import Batch, Mask, SourceItem
-from tests.modality_cases import CASES, Case
+from tests.modality_cases import CASES, EXACT, Case
 
 ENCODER = EncoderSettings(dim=16, depth=2, num_heads=2, init_std=0.25, attention_dropout=0.0,
                           drop_path=0.0, layer_scale=None)  # fmt: skip
 
 
-@pytest.fixture(params=CASES, ids=[case.name for case in CASES], name="case")
+@pytest.fixture(params=[*CASES, *EXACT], ids=lambda case: str(case.name), name="case")
 def case_fixture(request: pytest.FixtureRequest) -> Case:
     case: Case = request.param
     return case
