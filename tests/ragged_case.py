@@ -12,13 +12,13 @@ from pydantic import TypeAdapter
 from d2v.data.loader import read_split
 from d2v.data.prepare import PrepareSettings, prepare
 from d2v.data.shards import Shards
-from d2v.data2vec import Data2Vec
+from d2v.data2vec import Distillation
 from d2v.engine.job import Job
 from d2v.modalities import Modality, ModalitySettings, build_modality
 from d2v.types import SourceItem
-from tests.modality_cases import CONVOLUTION, LOGMEL, TEXT, hum, sentence
+from tests.modality_cases import CONVOLUTION, EXACT, LOGMEL, TEXT, hum, sentence
 from tests.recording_case import recorded
-from tests.training_case import make_job
+from tests.training_case import NOISY, make_job, picture
 
 ENCODER: dict[str, Any] = {
     "dim": 8, "depth": 2, "num_heads": 2, "norm_position": "post", "norm_eps": 1e-5,
@@ -50,6 +50,10 @@ def document(number: int, num_sentences: int = 9) -> str:
     return "\n".join(
         sentence(100 * number + n, 1 + (number + 3 * n) % 8) for n in range(num_sentences)
     )
+
+
+def pictures() -> list[SourceItem]:
+    return [SourceItem(name=f"{n}.png", content=picture(n)) for n in range(26)]
 
 
 def documents() -> list[SourceItem]:
@@ -119,7 +123,7 @@ def write_tiny(folder: Path, **sections: Any) -> Path:
 
 
 def _calibrate(job: Job, shards: Shards, reader: Modality) -> None:
-    assert isinstance(job.objective, Data2Vec)
+    assert isinstance(job.objective, Distillation)
     job.objective.frontend.calibrate(read_split(shards, reader, batch_size=16))
     job.objective.copy_student_to_teacher()
 
@@ -129,6 +133,21 @@ def _speech(modality: dict[str, Any], length_mode: str) -> Training:
     return Training(modality=modality, items=recordings, pretrain=pretrain, **SPEECH)
 
 
+def _many_masks(training: Training, modality: dict[str, Any], **objective: Any) -> Training:
+    """The same with data2vec 2.0."""
+    kept = {key: value for key, value in training.objective.items() if key != "head_layers"}
+    decoder = {"layers": 2, "groups": 4, "input_dropout": 0.1}
+    many = {**kept, "name": "data2vec2", "masks_per_sample": 3, "decoder": decoder, **objective}
+    return replace(training, modality=modality, objective=many)
+
+
+_PICTURES = Training(
+    modality={},
+    items=pictures,
+    encoder={**NOISY, "layerdrop": 0.2},
+    objective={"top_k": 2},
+    pretrain={"batch_size": 8, "max_batch_per_device": 4},
+)
 TRAININGS = {
     "speech-convolution-pad": _speech(CONVOLUTION, "pad"),
     "speech-convolution-crop": _speech(CONVOLUTION, "crop"),
@@ -143,4 +162,13 @@ TRAININGS = {
                    "head_layers": 2, "teacher_averages": "encoder"},
         pretrain={"batch_length": 520, "max_length_per_device": 300, "max_length": 60},
     ),
+}  # fmt: skip
+_EXACT = {case.name: case.settings for case in EXACT}
+TRAININGS |= {
+    "vision-2.0": _many_masks(_PICTURES, _EXACT["vision-exact"], prefix_weight=0.3),
+    "speech-2.0-pad": _many_masks(
+        TRAININGS["speech-convolution-pad"], _EXACT["speech-exact"],
+        teacher_averages="after_features",
+    ),
+    "text-2.0": _many_masks(TRAININGS["text"], _EXACT["text-exact"]),
 }  # fmt: skip

@@ -17,8 +17,10 @@ from d2v.core.seeding import generator_for
 from d2v.data.loader import TrainLoader
 from d2v.data.order import CountPlan, Share
 from d2v.data.prepare import PrepareSettings, prepare
+from d2v.data.reading import ManyMasks, Reader
 from d2v.data.shards import Shards
-from d2v.data2vec import Data2Vec, Data2VecSettings
+from d2v.data2vec import Data2Vec, Data2VecSettings, Distillation
+from d2v.data2vec2 import Data2Vec2, Data2Vec2Settings
 from d2v.engine.distributed import World
 from d2v.engine.job import Job, TrainSettings
 from d2v.engine.loop import train
@@ -114,20 +116,14 @@ def make_job(
     total = Horizon(total_steps=0, steps_per_epoch=per_epoch).steps(asked.steps)
     horizon = Horizon(total_steps=total, steps_per_epoch=per_epoch)
     shape = EncoderSettings.model_validate(ENCODER | (encoder or {}))
-    model = Data2Vec(
-        reader.build_frontend(shape),
-        Encoder(shape),
-        Data2VecSettings.model_validate({"top_k": 2} | (objective or {})),
-        horizon,
-        world.sum if world.size > 1 else None,
-    )
+    model, read_by = _objective(reader, shape, {"top_k": 2} | (objective or {}), horizon, world)
     model.initialise(generator_for("weights", 0))
     model.encoder.use_fused_attention(False)
     share = Share(accumulation=cut.accumulation, rank=world.rank, world_size=world.size)
     return Job(
         stage="pretrain",
         objective=model,
-        data=make_loader(shards, plan=plan, share=share, num_workers=num_workers, reader=reader),
+        data=make_loader(shards, plan=plan, share=share, num_workers=num_workers, reader=read_by),
         cut=cut,
         settings=asked,
         horizon=horizon,
@@ -138,6 +134,24 @@ def make_job(
         evaluate=evaluate,
         verbosity=-1,
     )
+
+
+def _objective(
+    modality: Modality,
+    shape: EncoderSettings,
+    settings: dict[str, Any],
+    horizon: Horizon,
+    world: World,
+) -> tuple[Distillation, Reader]:
+    """The objective that the settings name, and what masks for it."""
+    frontend, encoder = modality.build_frontend(shape), Encoder(shape)
+    total = world.sum if world.size > 1 else None
+    if settings.get("name") == "data2vec2":
+        many = Data2Vec2Settings.model_validate(settings)
+        model = Data2Vec2(frontend, encoder, many, horizon, total)
+        return model, ManyMasks(modality, many.masks_per_sample)
+    once = Data2VecSettings.model_validate(settings)
+    return Data2Vec(frontend, encoder, once, horizon, total), modality
 
 
 class StopAt:
