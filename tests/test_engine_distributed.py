@@ -96,11 +96,21 @@ def plain(world: World, shards: Shards, folder: Path, settings: dict[str, Any]) 
 TWENTY: dict[str, Any] = {"steps": 20, "log_every": 1, "checkpoint_every": 5}
 
 
-@pytest.mark.parametrize(("limit", "norm"), [(None, "layer"), (2, "layer"), (None, "batch")])
+MANY_MASKS = {
+    "name": "data2vec2", "masks_per_sample": 3, "prefix_weight": 2.56,
+    "decoder": {"layers": 2, "groups": 4, "noise_std": 0.0},
+}  # fmt: skip
+"""Without noise, which is another on each process."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "objective"),
+    [(None, {}), (2, {}), (None, {"target_norm": "batch"}), (None, MANY_MASKS), (2, MANY_MASKS)],
+)
 def test_two_processes__have_the_losses_of_one(
-    shards: Shards, tmp_path: Path, limit: int | None, norm: str
+    shards: Shards, tmp_path: Path, limit: int | None, objective: dict[str, Any]
 ) -> None:
-    settings = TWENTY | {"objective": {"target_norm": norm}}
+    settings = TWENTY | {"objective": objective}
     pieces = {"max_batch_per_device": limit}
     assert in_two(plain, shards, tmp_path / "two", **settings, **pieces) == [0, 0]
     run(make_job(shards, tmp_path / "one", reader=Uneven(VISION), **settings))
