@@ -138,5 +138,5 @@ def test_text_recipe__can_be_masked_as_the_paper_says() -> None:
     recipe = load_recipe("text/books-wiki-base", [*line.split(), "modality.mask.keep_rate=0.1"],
                          Recipe).settings  # fmt: skip
     assert recipe.modality.mask.model_dump() == {
-        "ratio": 0.15, "span": 1, "random_rate": 0.1, "keep_rate": 0.1
+        "kind": "spans", "ratio": 0.15, "span": 1, "random_rate": 0.1, "keep_rate": 0.1
     }  # fmt: skip

@@ -162,13 +162,15 @@ class Vision(Modality):
         frontend = self.settings.frontend
         patches = frontend.grid_side**2
         masked = self.settings.mask.num_masked(patches)
+        embedding = 2.0 * patches * frontend.patch_size**2 * frontend.channels * encoder.dim
         return ModalityPlan(
             num_tokens=patches + frontend.cls_token,
             num_masked=masked,
             num_prefix=int(frontend.cls_token),
             token_name="patches",
             exact_kind="inverse_block" if self.settings.mask.kind == "block" else None,
-            frontend_flops=2.0 * patches * frontend.patch_size**2 * frontend.channels * encoder.dim,
+            frontend_flops=embedding,
+            feature_flops=embedding,
             text=f"{frontend.image_size} x {frontend.image_size} pixels, patches of "
             f"{frontend.patch_size} x {frontend.patch_size}: {patches} patches"
             f"{' + CLS' if frontend.cls_token else ''}, {masked} masked",
