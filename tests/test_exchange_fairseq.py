@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from d2v.data2vec import Data2VecSettings
 from d2v.errors import UsageError
 from d2v.exchange.land import land
 from d2v.model_folder import load_model
@@ -68,6 +69,7 @@ def test_speech__settings_are_the_files(tmp_path: Path) -> None:
     assert int(encoder.dim * encoder.mlp_ratio) == HIDDEN
     assert (encoder.norm_position, encoder.norm_eps, encoder.input_norm) == ("post", 1e-5, True)
     assert (encoder.dropout, encoder.layerdrop, encoder.drop_path) == (0.2, 0.05, 0)
+    assert isinstance(objective, Data2VecSettings)
     assert (objective.top_k, objective.beta, objective.head_layers) == (2, 0.5, 1)
     assert (objective.target_norm, objective.mean_norm) == ("instance", "layer")
     assert (objective.target_feature, objective.channel_reduction) == ("ffn", "inv_sqrt_dim")
@@ -77,7 +79,7 @@ def test_speech__settings_are_the_files(tmp_path: Path) -> None:
     frontend = recipe.modality.model_dump()["frontend"]
     assert frontend["layers"] == CONVOLUTIONS
     assert frontend["positions"] == {
-        "num_layers": 3, "kernel": 5, "groups": 4, "zero_padding": "first",
+        "num_layers": 3, "kernel": 5, "groups": 4, "alibi": False, "zero_padding": "first",
     }  # fmt: skip
     assert frontend["normalise"] is True
 

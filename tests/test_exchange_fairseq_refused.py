@@ -9,7 +9,7 @@ import torch
 from d2v.errors import UsageError
 from d2v.exchange.fairseq_settings import told_settings
 from d2v.exchange.foreign_files import read_file
-from tests.foreign_case import HEADS, filled, read, speech_content, speech_tensors, written
+from tests.foreign_case import HEADS, read, speech_content, speech_tensors, written
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,6 @@ def test_heads_of_user_and_file__must_agree(tmp_path: Path) -> None:
     assert read(path, num_heads=HEADS)[1].encoder.num_heads == HEADS
     with pytest.raises(UsageError, match="--num-heads is 8, and .* says encoder_attention_heads 4"):
         read(path, num_heads=8)
-
-
-def test_a_model_of_data2vec_2__is_named(tmp_path: Path) -> None:
-    names = {"modality_encoders.AUDIO.alibi_scale": (1, 1, 4, 1, 1), "blocks.0.norm1.weight": (4,)}
-    path = written(tmp_path / "v2.pt", {"cfg": None, "model": filled(names)})
-    with pytest.raises(UsageError, match=r"model of data2vec 2\.0"):
-        read_file(path, num_heads=None, tokenizer=None)
 
 
 def test_wav2vec_2__is_no_data2vec(tmp_path: Path) -> None:

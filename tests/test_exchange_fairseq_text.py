@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from d2v.build import load_encoder
+from d2v.data2vec import Data2VecSettings
 from d2v.errors import UsageError
 from d2v.exchange.land import land
 from d2v.modalities.text.tokenizer import TOKENIZER_FILE, TokenizerSettings
@@ -72,6 +73,7 @@ def test_text__student_head_and_average_come_to_their_places(
             expected[f"head.{number}.{kind}"] = tensors[f"{root}regression_head.{number}.{kind}"]
     assert_same(made.checkpoint_tensors(), expected)
     assert foreign.kind == "fairseq data2vec text, pre-trained"
+    assert isinstance(recipe.objective, Data2VecSettings)
     assert (recipe.objective.head_layers, recipe.objective.channel_reduction) == (2, "sum")
     assert (recipe.objective.top_k, recipe.objective.tau.schedule) == (1, "constant")
     assert recipe.encoder.num_heads == HEADS

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from d2v.core.decoder import Decoder
 from d2v.core.encoder import Encoder
 from d2v.core.seeding import generator_for
 from d2v.data2vec import build_head
+from d2v.data2vec2 import Data2Vec2Settings
 from d2v.exchange.account import TEACHER, Accounted, account
 from d2v.exchange.foreign import Foreign
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
 from d2v.tasks import Task, TaskModel, build_task
+from d2v.types import Frontend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +83,29 @@ def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
         model = task.build(frontend, encoder)
         parts["head"] = model.head
     elif any(link.ours.startswith("head.") for link in foreign.layout.links):
-        parts["head"] = build_head(recipe.encoder.dim, recipe.objective.head_layers)
+        parts["head"] = _regression_head(recipe, frontend)
     accounted = account(foreign, parts, place)
-    missing = {name.partition(".")[0] for name in accounted.student.anew}
+    anew = accounted.student.anew
+    missing = {name.partition(".")[0] for name in anew}
     generator = generator_for("weights", recipe.seed)
     if "frontend" in missing:
         frontend.initialise(generator)
     if "encoder" in missing:
         encoder.initialise(generator)
+    if isinstance(recipe.objective, Data2Vec2Settings) and "frontend.mask_token" in anew:
+        frontend.get_parameter("mask_token").zero_()  # as 2.0 starts it: nothing trains it there
     _fill(parts, accounted.student.tensors)
     if model is not None:
         model.copy_to_average()
     return Assembled(parts=parts, model=model, task=task, accounted=accounted)
+
+
+def _regression_head(recipe: Recipe, frontend: Frontend) -> nn.Module:
+    """What pre-training predicts with."""
+    settings, dim = recipe.objective, recipe.encoder.dim
+    if isinstance(settings, Data2Vec2Settings):
+        return Decoder(settings.decoder, dim, frontend.grid)
+    return build_head(dim, settings.head_layers)
 
 
 def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:

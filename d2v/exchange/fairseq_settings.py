@@ -138,25 +138,27 @@ def heads_of(told: Told, asked: int | None, dim: int, place: str) -> tuple[int, 
     return heads, guessed
 
 
-def conv_strides(told: Told, kernels: tuple[int, ...], place: str) -> tuple[int, ...]:
-    """The strides of the convolutions over the waveform, which no tensor tells.
+def conv_strides(
+    told: Told, kernels: tuple[int, ...], place: str, name: str = "conv_feature_layers"
+) -> tuple[int, ...]:
+    """The strides of the convolutions over the waveform, which no tensor tells; `name` says them.
 
     Raises:
         UsageError: the file does not say, and the kernels are not the published ones.
     """
-    said = told.get("conv_feature_layers")
+    said = told.get(name)
     if isinstance(said, str):
         layers = _layers(said)
         if layers is None or tuple(kernel for _, kernel, _ in layers) != kernels:
             raise UsageError(
-                f"{place} says conv_feature_layers {said!r}, and its kernels are {list(kernels)}",
+                f"{place} says {name} {said!r}, and its kernels are {list(kernels)}",
                 expected="a list of (channels, kernel, stride) that fits",
             )
         return tuple(stride for _, _, stride in layers)
     if kernels != (10, 3, 3, 3, 3, 2, 2):
         raise UsageError(
             f"{place} does not tell the strides of its convolutions, with kernels {list(kernels)}",
-            expected="conv_feature_layers in its settings, or the published kernels",
+            expected=f"{name} in its settings, or the published kernels",
         )
     return (5, 2, 2, 2, 2, 2, 2)
 

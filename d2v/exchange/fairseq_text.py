@@ -30,7 +30,7 @@ _FIRST = 2
 """Row of a sample's first token: behind that of padding, 1."""
 _VERSION = r".*\.version"
 _FINE_TUNED = "of pre-training; the file is fine-tuned"
-_NO_TOKENIZER = (
+NO_TOKENIZER = (
     "The file holds no tokenizer. Import it with --tokenizer FILE, a tokenizer.json with the same "
     "ids, to use it on text."
 )
@@ -99,7 +99,7 @@ def read_text(
         told, _PUBLISHED, dim=encoder.dim, depth=encoder.depth,
         head_layers=len(tops.regression) // 2,
     )  # fmt: skip
-    modality, ids = _modality(tensors, stem)
+    modality, ids = text_section(tensors, stem)
     task = tops.task
     return Foreign(
         kind="fairseq data2vec text, " + ("pre-trained" if task is None else "fine-tuned"),
@@ -114,8 +114,8 @@ def read_text(
         teacher=teacher,
         task=None if task is None else task.task,
         about=None if task is None else task.about,
-        tokenizer=None if tokenizer is None else _tokenizer(tokenizer, ids),
-        notes=(*notes, *tops.notes, *more, *([_NO_TOKENIZER] if tokenizer is None else [])),
+        tokenizer=None if tokenizer is None else read_tokenizer(tokenizer, ids),
+        notes=(*notes, *tops.notes, *more, *([NO_TOKENIZER] if tokenizer is None else [])),
     )
 
 
@@ -182,8 +182,15 @@ def _encoder(
     return settings, [guessed] if guessed else []
 
 
-def _modality(tensors: Mapping[str, Tensor], stem: str) -> tuple[dict[str, Any], TokenizerSettings]:
-    """The `modality` section and its tokenizer's settings: fairseq's order of special tokens."""
+def text_section(
+    tensors: Mapping[str, Tensor], stem: str
+) -> tuple[dict[str, Any], TokenizerSettings]:
+    """The `modality` section and its tokenizer's settings: fairseq's order of special tokens.
+
+    Args:
+        tensors: of the file.
+        stem: what stands before `embed_tokens`, its dot included.
+    """
     size = tensors[f"{stem}embed_tokens.weight"].shape[0]
     ids = TokenizerSettings(size=size, mask_id=size - 1)
     frontend = FrontendSettings(
@@ -198,7 +205,8 @@ def _modality(tensors: Mapping[str, Tensor], stem: str) -> tuple[dict[str, Any],
     return section, ids
 
 
-def _tokenizer(path: Path, ids: TokenizerSettings) -> bytes:
+def read_tokenizer(path: Path, ids: TokenizerSettings) -> bytes:
+    """Content of a tokenizer.json. Raises UsageError where it cannot be read or does not fit."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -25,7 +25,7 @@ _AVERAGE = "model_ema"
 _WRAPPERS = ("module.", "_orig_mod.")
 """What stands before every name where a model was saved inside another object."""
 _SHOWN = 5
-_KNOWN = "fairseq's audio or text, official data2vec vision, or timm's BEiT or ViT"
+_KNOWN = "fairseq's data2vec or data2vec 2.0, official data2vec vision, or timm's BEiT or ViT"
 
 
 def read_file(path: Path, *, num_heads: int | None, tokenizer: Path | None) -> Foreign:

@@ -142,6 +142,8 @@ def _speech(
         raise _refusal(where, f"modality.frontend.kind is {frontend.kind}")
     _refuse_pre_norm(encoder, where)
     _refuse_unless(encoder.input_norm, where, "encoder.input_norm is false")
+    alibi = "modality.frontend.positions.alibi is true"
+    _refuse_unless(not frontend.positions.alibi, where, alibi)
     links = speech_links(frontend, encoder, mask_token=mask_token)
     if task is not None:
         _refuse_unless(isinstance(task, CtcSettings), where, f"the task is {task.name}")

@@ -14,7 +14,8 @@ from d2v.exchange.tensor_files import WHOLE
 
 KNOWN = (
     "a folder of Hugging Face's Data2VecVision, Data2VecAudio or Data2VecText classes, a fairseq "
-    "v1 .pt of audio or text, an official v1 vision .pth, or timm's BEiT or ViT"
+    "v1 .pt of audio or text or 2.0 .pt of either or of images, an official v1 vision .pth, or "
+    "timm's BEiT or ViT"
 )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor
 
 from d2v.core.encoder import EncoderSettings
@@ -18,7 +17,7 @@ from d2v.errors import UsageError
 from d2v.exchange.hidden_cls import TableWithCls, with_cls_position
 from d2v.exchange.links import KeylessBias, Layout, Link, Same
 from d2v.modalities import ModalitySettings
-from d2v.modalities.vision.frontend import FrontendSettings
+from d2v.modalities.vision.frontend import FrontendSettings, sincos_table
 from d2v.modalities.vision.modality import VisionSettings
 from d2v.tasks import ClassifySettings, RegressSettings, TaskSettings
 from d2v.tasks.heads import HeadSettings
@@ -112,8 +111,7 @@ def _vision_transformer(
     if frontend.positions == "learned":
         links.append(Same("frontend.positions", ("pos_embed",), leading=1))
     elif frontend.positions == "sincos":
-        side = frontend.grid_side
-        table = build_sincos2d_pos_embed([side, side], encoder.dim)
+        table = sincos_table(frontend.grid_side, encoder.dim)
         shown = with_cls_position(table) if frontend.cls_token else table.unsqueeze(0)
         constants["pos_embed"] = shown
     return TimmStock(
