@@ -14,6 +14,7 @@ from d2v.build import build_objective
 from d2v.commands.cost import SampleCost, memory_bytes, sample_cost
 from d2v.commands.training import pretrain_reader
 from d2v.config import load_recipe
+from d2v.core.encoder import Encoder
 from d2v.core.schedules import Horizon
 from d2v.core.visible import keep_visible
 from d2v.data2vec import Distillation
@@ -35,9 +36,7 @@ TEACHERS = ("all", "after_features", "encoder")
 
 
 def recipe_of(what: tuple[str, ...], *overrides: str) -> Recipe:
-    return load_recipe(
-        what[0], [*what[1:], "encoder.attention=matmul", *overrides], Recipe
-    ).settings
+    return load_recipe(what[0], [*what[1:], *overrides], Recipe).settings
 
 
 def second(what: tuple[str, ...], *overrides: str) -> Recipe:
@@ -69,8 +68,8 @@ def built(recipe: Recipe) -> tuple[Distillation, Batch, Mask, ModalityPlan]:
 def use_matmul(model: nn.Module) -> None:
     """Fused kernels of the CPU are not among those that torch counts."""
     for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+        if isinstance(module, Encoder):
+            module.use_fused_attention(False)
 
 
 def counted(model: Distillation, batch: Batch, mask: Mask) -> tuple[float, float]:

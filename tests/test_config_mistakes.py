@@ -42,6 +42,10 @@ __all__ = ["house_fixture"]
         ("name=/tmp/x/", ["name = /tmp/x/", "expected pattern"]),
         ("encoder.betas=[1,2,3]", ["encoder.betas = [1, 2, 3]", "at most 2 items"]),
         ("name=3", ["name = 3", "text"]),
+        (
+            "data={kind: folder, size: 3}",
+            ["data.size is a setting of data.kind=builtin alone", "~data.size"],
+        ),
     ],
 )
 def test_mistake__names_key_value_expectation_and_remedy(

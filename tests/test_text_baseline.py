@@ -124,6 +124,22 @@ def test_picture__has_every_colour(masked: tuple[Batch, Mask], tmp_path: Path) -
     draw_masks(*masked, TOKENIZER.mask, tmp_path / "masks.png")
     with Image.open(tmp_path / "masks.png") as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    for colour in STATES.values():
+    for name, colour in STATES.items():
+        if name == "left out, but predicted":  # of students that read what is visible alone
+            continue
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == rgb).all(1).sum() > 100, colour
+
+
+def test_picture__of_a_student_that_reads_what_is_visible_alone(
+    masked: tuple[Batch, Mask], tmp_path: Path
+) -> None:
+    batch, mask = masked[0], Mask.of(masked[1].predict)
+    names = list(STATES)
+    found = token_states(batch, mask, TOKENIZER.mask)
+    assert {names[number] for number in found.unique().tolist()} == {
+        "visible", "no data", "left out, but predicted"
+    }  # fmt: skip
+    assert torch.equal(found == names.index("left out, but predicted"), mask.predict)
+    draw_masks(batch, mask, TOKENIZER.mask, tmp_path / "masks.png")
+    assert (tmp_path / "masks.png").stat().st_size > 1000

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from d2v.config.compose import DEFAULT, Composed
-from d2v.config.schema import dotted_key, suggestion
+from d2v.config.schema import dotted_key, other_choice, suggestion
 from d2v.errors import UsageError
 
 _EXPECTED = {
@@ -54,6 +54,11 @@ def _sentence(
 ) -> str:
     kinds = {detail["type"] for detail in details}
     if kinds == {"extra_forbidden"}:
+        if choice := other_choice(key, schema, composed.values):
+            return (
+                f"{key} is a setting of {choice} alone{_origin(key, composed)}. Leave it out "
+                f"(~{key}), or choose that."
+            )
         near = suggestion(key, schema, composed.values)
         return f"{key} is not a setting{_origin(key, composed)}." + (
             f" Did you mean {near}?" if near else ""

@@ -49,6 +49,22 @@ def suggestion(key: str, schema: type[BaseModel], values: Mapping[str, Any]) -> 
     return None
 
 
+def other_choice(key: str, schema: type[BaseModel], values: Mapping[str, Any]) -> str | None:
+    """The choice that an unknown key would be a setting of, `objective.name=data2vec`."""
+    parent, _, last = key.rpartition(".")
+    nodes, given = [schema], values
+    for part in parent.split("."):
+        nodes = [member for node in nodes for member in _members(_child(node, part))]
+        below = given.get(part)
+        given = below if isinstance(below, Mapping) else {}
+    for member in nodes:
+        if _is_model(member) and last in member.model_fields:
+            for name, words in _literals(member).items():
+                if len(words) == 1 and given.get(name, words[0]) != words[0]:
+                    return f"{parent}.{name}={words[0]}"
+    return None
+
+
 def wrong_kinds(node: Any, value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[ErrorDetails]:
     """Complain where pydantic would convert in silence: true as 1, 1 as true, "3" as 3."""
     members = _members(node)
