@@ -15,7 +15,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from d2v.build import build_data2vec, identity, load_encoder
+from d2v.build import build_objective, identity, load_encoder
 from d2v.commands import embed_parts
 from d2v.commands.embed import Outcome, Request, run
 from d2v.commands.embed_parts import Parts
@@ -94,7 +94,7 @@ def made_run(
 
 
 def _write_pretrained(stage: Path, recipe: Recipe, modality: Modality) -> None:
-    model = build_data2vec(recipe, Horizon(total_steps=1, steps_per_epoch=1))
+    model = build_objective(recipe, Horizon(total_steps=1, steps_per_epoch=1))
     shake(model)
     stage.mkdir(parents=True)
     (stage / "config.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from d2v.build import build_data2vec, identity, start_from
+from d2v.build import build_objective, identity, start_from
 from d2v.core.schedules import Horizon
-from d2v.data2vec import Data2Vec
+from d2v.data2vec import Distillation
 from d2v.engine.checkpoint import save_checkpoint
 from d2v.errors import UsageError
 from d2v.recipe import Recipe
@@ -33,8 +33,8 @@ def recipe_of(
     })  # fmt: skip
 
 
-def model_of(recipe: Recipe) -> Data2Vec:
-    return build_data2vec(recipe, Horizon(total_steps=9, steps_per_epoch=3))
+def model_of(recipe: Recipe) -> Distillation:
+    return build_objective(recipe, Horizon(total_steps=9, steps_per_epoch=3))
 
 
 def stored(folder: Path, recipe: Recipe, *, without: str = " ") -> dict[str, Tensor]:

@@ -39,10 +39,11 @@ SAME_ROOM = {
     "cli_export": "cli",
     "cli_ablate": "cli",
     "ablation": "recipe",
+    "data2vec2": "data2vec",
     "hardware": "build",
     "suite": "recipe",
 }
-"""Files that share the room of the command line, or of the recipe."""
+"""Files that share a room with others."""
 
 OPTIONS = {"--out", "--dry-run", "--print-config", "--fresh", "--quiet", "-q", "--verbose", "-v"}
 SURFACE = {
