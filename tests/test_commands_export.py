@@ -132,6 +132,7 @@ def test_export__what_is_no_run_is_refused() -> None:
     refused(d2v("export", "nowhere", "out", "--to", "hf"), "nowhere does not exist")
     refused(d2v("export", "photos", "out", "--to", "hf"), "photos holds no run of d2v")
     refused(d2v("export", RUN, "out", "--to", "hf", "-q", "-v"), "exclude each other")
+    refused(d2v("export", RUN, "out", "--to", "hf", "--licence", "a: b"), "no identifier")
     worked(d2v("export", RUN, "hf", "--to", "hf", "--encoder"))
     worked(d2v("import", "hf", "runs/back"))
     refused(d2v("export", "runs/back", "out", "--to", "hf", "--teacher"), "has no teacher")
