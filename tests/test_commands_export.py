@@ -106,6 +106,7 @@ def test_export__and_import_again_give_the_same_probe_score_and_a_head_start() -
 def test_export__a_folder_that_is_taken_is_left_alone() -> None:
     Path("taken").mkdir()
     Path("taken/mine.txt").write_text("mine")
+    refused(d2v("export", RUN, ".", "--to", "hf"), "the folder that you are in")
     for flags in ((), ("--fresh",)):
         refused(d2v("export", RUN, "taken", "--to", "hf", *flags), "did not write it")
     assert left(Path("taken")) == ["mine.txt"]

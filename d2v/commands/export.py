@@ -68,7 +68,7 @@ def run(request: Request) -> Report:
     chosen = Chosen(encoder=request.encoder, teacher=request.teacher, licence=request.licence)
     outgoing = outgoing_model(request.run.expanduser(), chosen)
     try:
-        with whole_folder(dest.absolute()) as partial:
+        with whole_folder(dest) as partial:
             exported = _WRITERS[request.to](outgoing, partial)
             told = {
                 "to": request.to,
@@ -92,6 +92,10 @@ def check_free(dest: Path, *, fresh: bool) -> None:
     Raises:
         UsageError: says what is there.
     """
+    if dest.resolve() == Path.cwd():  # the folder is put in its place: this one would be gone
+        raise UsageError(
+            f"{dest} is the folder that you are in", remedy="Name one that is not there."
+        )
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return
     if not _is_export(dest):
