@@ -106,6 +106,7 @@ def test_export__and_import_again_give_the_same_probe_score_and_a_head_start() -
 def test_export__a_folder_that_is_taken_is_left_alone() -> None:
     Path("taken").mkdir()
     Path("taken/mine.txt").write_text("mine")
+    refused(d2v("export", RUN, ".", "--to", "hf"), "the folder that you are in")
     for flags in ((), ("--fresh",)):
         refused(d2v("export", RUN, "taken", "--to", "hf", *flags), "did not write it")
     assert left(Path("taken")) == ["mine.txt"]
@@ -132,6 +133,7 @@ def test_export__what_is_no_run_is_refused() -> None:
     refused(d2v("export", "nowhere", "out", "--to", "hf"), "nowhere does not exist")
     refused(d2v("export", "photos", "out", "--to", "hf"), "photos holds no run of d2v")
     refused(d2v("export", RUN, "out", "--to", "hf", "-q", "-v"), "exclude each other")
+    refused(d2v("export", RUN, "out", "--to", "hf", "--licence", "a: b"), "no identifier")
     worked(d2v("export", RUN, "hf", "--to", "hf", "--encoder"))
     worked(d2v("import", "hf", "runs/back"))
     refused(d2v("export", "runs/back", "out", "--to", "hf", "--teacher"), "has no teacher")

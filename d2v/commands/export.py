@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ def run(request: Request) -> Report:
     """
     dest = request.dest.expanduser()
     check_free(dest, fresh=request.fresh)
+    _check_licence(request.licence)
     chosen = Chosen(encoder=request.encoder, teacher=request.teacher, licence=request.licence)
     outgoing = outgoing_model(request.run.expanduser(), chosen)
     try:
@@ -90,6 +92,10 @@ def check_free(dest: Path, *, fresh: bool) -> None:
     Raises:
         UsageError: says what is there.
     """
+    if dest.resolve() == Path.cwd():  # the folder is put in its place: this one would be gone
+        raise UsageError(
+            f"{dest} is the folder that you are in", remedy="Name one that is not there."
+        )
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return
     if not _is_export(dest):
@@ -101,6 +107,15 @@ def check_free(dest: Path, *, fresh: bool) -> None:
     if not fresh:
         raise UsageError(
             f"{dest} holds an earlier export", remedy="Pass --fresh to replace it, or name another."
+        )
+
+
+def _check_licence(licence: str | None) -> None:
+    """It stands in the front matter of a model card. Raises UsageError."""
+    if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
+        raise UsageError(
+            f"--licence {licence!r} is no identifier of a licence",
+            expected="letters, digits and . + -, as in apache-2.0 or cc-by-nc-4.0",
         )
 
 

@@ -39,7 +39,7 @@ def run(request: Request) -> Report:
     Raises:
         UsageError: the source is unknown or damaged, or the destination holds something.
     """
-    check_free(request.dest, fresh=request.fresh)
+    check_free(request.dest, request.source, fresh=request.fresh)
     foreign = recognise(request.source, num_heads=request.num_heads, tokenizer=request.tokenizer)
     landed = land(foreign, request.dest, request.source)
     return _report(foreign, landed, request.verbosity)

@@ -31,6 +31,7 @@ from d2v.model_folder import save_model
 from d2v.recipe import Recipe
 
 MANIFEST = "import.json"
+_WRITTEN = {"pretrain", "finetune", TOKENIZER_FILE, MANIFEST}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +51,25 @@ class Landed:
     num_parameters: int
 
 
-def check_free(dest: Path, *, fresh: bool) -> None:
+def check_free(dest: Path, source: Path, *, fresh: bool) -> None:
     """Refuse a folder that holds something.
 
     Args:
         dest: to write.
+        source: must outlive it.
         fresh: an earlier import may be replaced; anything else is left alone.
 
     Raises:
-        UsageError: it holds something else.
+        UsageError: it holds something else, or is the folder that one is in.
     """
+    if dest.resolve() == Path.cwd():  # the folder is put in its place: this one would be gone
+        raise UsageError(
+            f"{dest} is the folder that you are in", remedy="Name one that is not there."
+        )
+    if source.expanduser().resolve().is_relative_to(dest.resolve()) and source.exists():
+        raise UsageError(
+            f"{source} lies in {dest}, which would be replaced", remedy="Name another folder."
+        )
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return
     if not (dest / MANIFEST).is_file():
@@ -72,6 +82,16 @@ def check_free(dest: Path, *, fresh: bool) -> None:
         raise UsageError(
             f"{dest} holds an imported model", remedy="Pass --fresh to replace it, or name another."
         )
+    if more := sorted(_names(dest) - _WRITTEN | _names(dest / "finetune") - {"model"}):
+        raise UsageError(
+            f"{dest} holds more than an imported model: {', '.join(more)}",
+            expected="nothing that --fresh would lose",
+            remedy="Move it away, or name another folder.",
+        )
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def land(foreign: Foreign, dest: Path, source: Path) -> Landed:

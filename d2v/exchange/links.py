@@ -174,6 +174,9 @@ def to_ours(
         if wanted is None:
             wrong.append(f"{shown}: the model has no {link.ours}")
             continue
+        if integers := [str(one.dtype) for one in found if not one.is_floating_point()]:
+            wrong.append(f"{shown}: {integers[0]}, which only its own library turns into weights")
+            continue
         try:
             tensor = link.to_ours(found, wanted)
         except (RuntimeError, IndexError, ValueError) as error:

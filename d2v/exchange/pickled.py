@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections import ChainMap, Counter, OrderedDict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from d2v.errors import UsageError
+from d2v.exchange.pickled_size import check_size, is_zip
 
 _HARMLESS = re.compile(
     r"argparse\.Namespace"
@@ -32,9 +34,12 @@ fairseq and its extensions, of omegaconf, of DeepSpeed, and the numbers in them.
 _REFUSED = re.compile(
     r"GLOBAL (\S+) was not an allowed global|load unsupported GLOBAL (\S+) whose module"
 )
-_ZIP = b"PK\x03\x04"
 _DEPTH = 64
 """Levels within each other that are followed."""
+_MOST = 1_000_000
+"""Values that are followed: few bytes can refer to the same things again and again."""
+_LARGEST = 2**63
+"""Numbers beyond it are no settings."""
 _SHOWN = 200
 """Characters of torch's own words that an error shows."""
 
@@ -82,6 +87,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
     while True:
         try:
             content = _load(path, known)
+        except UsageError:
+            raise
         except Exception as error:  # a damaged file can make the reader raise anything
             name = _asked_for(error)
             if name is None:
@@ -99,34 +106,43 @@ def read_pickled(path: Path) -> dict[str, Any]:
             raise UsageError(
                 f"{path} holds {type(content).__name__}", expected="a dictionary of tensors"
             )
+        _strip(content)
         return content
 
 
-def as_plain(value: Any, _depth: int = 0) -> Any:
+def as_plain(value: Any) -> Any:
     """A configuration as dictionaries, lists and values; None for what says nothing.
 
     Args:
         value: may hold stand-ins of omegaconf's nodes, namespaces, dataclasses and enums.
 
     Raises:
-        UsageError: it is nested too deeply to be a configuration.
+        UsageError: it is nested too deeply, or holds too much, to be a configuration.
     """
-    if _depth > _DEPTH:
+    return _plain(value, 0, iter(range(_MOST)))
+
+
+def _plain(value: Any, depth: int, left: Iterator[int]) -> Any:
+    if depth > _DEPTH:
         raise UsageError(f"A configuration is nested more than {_DEPTH} levels deep")
+    if next(left, None) is None:
+        raise UsageError(f"A configuration holds more than {_MOST:,} values")
     if isinstance(value, StandIn):
-        return as_plain(_content(value), _depth + 1)
+        return _plain(_content(value), depth + 1, left)
     if isinstance(value, Mapping):
         return {
-            name: as_plain(one, _depth + 1)
+            name: _plain(one, depth + 1, left)
             for name, one in value.items()
             if isinstance(name, str | int)
         }
     if isinstance(value, list | tuple):
-        return [as_plain(one, _depth + 1) for one in value]
+        return [_plain(one, depth + 1, left) for one in value]
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return None
     return value if isinstance(value, str | int | float | bool) else None
 
 
-def flat_tensors(content: Mapping[str, Any], place: str, _depth: int = 0) -> dict[str, Tensor]:
+def flat_tensors(content: Mapping[str, Any], place: str) -> dict[str, Tensor]:
     """All tensors of nested dictionaries, names joined by dots; half precision becomes float32.
 
     Args:
@@ -134,30 +150,70 @@ def flat_tensors(content: Mapping[str, Any], place: str, _depth: int = 0) -> dic
         place: names the file, for errors.
 
     Raises:
-        UsageError: a tensor without values, or of a kind that no model's weights are.
+        UsageError: a tensor without values, or of a kind that no model's weights are; two of one
+            name; too many.
     """
     found: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if isinstance(value, Tensor):
-            if value.layout is not torch.strided or value.device.type != "cpu" or _quantised(value):
-                raise UsageError(
-                    f"{name} of {place} is a {value.layout} tensor on {value.device}",
-                    expected="dense tensors of float32 or half precision",
-                )
-            found[str(name)] = value.detach().float() if value.is_floating_point() else value
-        elif isinstance(value, Mapping) and _depth < _DEPTH:
-            inner = flat_tensors(value, place, _depth + 1)
-            found |= {f"{name}.{below}": tensor for below, tensor in inner.items()}
+    for name, value in _named(content, (), iter(range(_MOST))):
+        if name in found:
+            raise UsageError(f"{place} holds two tensors that are both called {name}")
+        check_values(name, value, place)
+        found[name] = value.detach().float() if value.is_floating_point() else value
     return found
 
 
+def _named(
+    content: Mapping[str, Any], above: tuple[str, ...], left: Iterator[int]
+) -> Iterator[tuple[str, Tensor]]:
+    for key, value in content.items():
+        names = (*above, str(key))
+        if next(left, None) is None:
+            raise UsageError(f"A state holds more than {_MOST:,} values")
+        if isinstance(value, Tensor):
+            yield ".".join(names), value
+        elif isinstance(value, Mapping) and len(names) <= _DEPTH:
+            yield from _named(value, names, left)
+
+
+def check_values(name: str, value: Tensor, place: str) -> None:
+    """Refuse a tensor that is no dense one with all its values in the file. Raises UsageError."""
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+        raise UsageError(
+            f"{name} of {place} is a {value.layout} tensor on {value.device}",
+            expected="dense tensors of float32 or half precision",
+        )
+    held = value.untyped_storage().nbytes()
+    if value.nbytes > held:  # would be spread out where its precision changes
+        raise UsageError(
+            f"{name} of {place} is {list(value.shape)}, and there are {held:,} bytes of it",
+            expected="every value of a tensor in the file",
+        )
+
+
+def _strip(content: Any) -> None:
+    """Take away what a file put over the methods of dictionaries and tensors."""
+    waiting, seen = [content], set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, OrderedDict | Counter | Tensor):
+            vars(one).clear()
+        if isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set):
+            waiting += one
+        elif isinstance(one, StandIn):
+            waiting += [one.arguments, one.state]
+
+
 def _load(path: Path, known: Mapping[str, Any]) -> Any:
-    with path.open("rb") as file:
-        is_zip = file.read(len(_ZIP)) == _ZIP
+    check_size(path)
     pairs: list[Any] = [(stand_in, name) for name, stand_in in known.items()]
     with torch.serialization.safe_globals(pairs), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what torch warns of here ends in an error of ours
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip(path))
 
 
 def _asked_for(error: Exception) -> str | None:
@@ -173,17 +229,13 @@ def _content(stand_in: StandIn) -> Any:
     """A configuration's content, a node's value, attributes, or an enum's one argument."""
     state = stand_in.state
     if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
-        state = {**(state[0] or {}), **(state[1] or {})}
+        state = dict(ChainMap(*(one for one in reversed(state) if isinstance(one, dict))))
     if isinstance(state, Mapping):
         for name in ("_content", "_val"):
             if name in state:
                 return state[name]
         return state
     return stand_in.arguments[0] if len(stand_in.arguments) == 1 else None
-
-
-def _quantised(tensor: Tensor) -> bool:
-    return bool(tensor.is_quantized)
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from d2v.errors import UsageError
 from d2v.exchange.json_file import read_json
-from d2v.exchange.pickled import read_pickled
+from d2v.exchange.pickled import check_values, read_pickled
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """Names of a file that holds everything, the safer one first."""
@@ -77,4 +77,7 @@ def file_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} holds {other[0]!r}, which is no tensor",
             expected="names and tensors alone, as Hugging Face writes them",
         )
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        check_values(name, value, str(path))
+    return tensors
