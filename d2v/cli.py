@@ -108,9 +108,7 @@ def pretrain(
         show_once(command.run(loaded, options))
 
 
-@app.command(
-    epilog=examples("d2v probe vision/digits", "d2v probe my.yaml --from runs/imported")
-)
+@app.command(epilog=examples("d2v probe vision/digits", "d2v probe my.yaml --from runs/imported"))
 def probe(
     recipe: RecipeName,
     overrides: Overrides = None,

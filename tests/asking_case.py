@@ -10,8 +10,8 @@ import pytest
 from torch import Tensor
 
 from d2v.commands.predict import Outcome, Request, run
+from d2v.samples import SourceItem
 from d2v.tasks import Answer
-from d2v.types import SourceItem
 from tests.model_case import BY_NAME, Made, make
 
 Saved = Callable[..., tuple[Made, Path]]

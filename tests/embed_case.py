@@ -27,7 +27,7 @@ from d2v.engine.checkpoint import save_checkpoint
 from d2v.extract import encoder_features, extract
 from d2v.modalities import Modality, build_modality
 from d2v.recipe import Recipe
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.modality_cases import Case
 from tests.model_case import BY_NAME, ENCODER, shake
 

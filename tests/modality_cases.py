@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.recording_case import recorded
 from tests.training_case import VISION, picture
 

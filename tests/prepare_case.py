@@ -12,7 +12,7 @@ from d2v.data.encoding import Encode
 from d2v.data.prepare import PrepareSettings, PrepareSummary, prepare
 from d2v.data.shards import Shards
 from d2v.errors import BadSampleError
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 
 SMALL = PrepareSettings(shard_samples=7, val_fraction=0.2, test_fraction=0.1)
 

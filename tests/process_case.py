@@ -20,7 +20,7 @@ from d2v.engine.tracking import Tracker
 from d2v.modalities.text import learn
 from d2v.modalities.text.items import read_texts
 from d2v.modalities.text.tokenizer import TOKENIZER_FILE
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 Brake = Callable[[], None]
 """Makes a process wait, from a certain point on, until it is killed: no test may depend on how far

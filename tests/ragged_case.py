@@ -15,7 +15,7 @@ from d2v.data.shards import Shards
 from d2v.data2vec import Distillation
 from d2v.engine.job import Job
 from d2v.modalities import Modality, ModalitySettings, build_modality
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.modality_cases import CONVOLUTION, EXACT, LOGMEL, TEXT, hum, sentence
 from tests.recording_case import recorded
 from tests.training_case import NOISY, make_job, picture

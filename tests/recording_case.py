@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from d2v.modalities.speech.rate import RATE_HZ
 from d2v.modalities.speech.store import StoreSettings, encode_audio
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 
 Values = NDArray[np.float32] | NDArray[np.int16]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from d2v.data.prepare import PrepareSettings, prepare
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 
 COUNT = 25
 

@@ -17,7 +17,7 @@ import transformers  # noqa: E402  # after the variable that keeps it off the ne
 
 from d2v.core.encoder import Encoder  # noqa: E402
 from d2v.exchange.assembled import Assembled, assembled  # noqa: E402
-from d2v.exchange.huggingface import read_huggingface  # noqa: E402
+from d2v.exchange.huggingface.reader import read_huggingface  # noqa: E402
 from d2v.exchange.own_recipe import recipe_of  # noqa: E402
 from d2v.types import Batch, Frontend, Tokens  # noqa: E402
 

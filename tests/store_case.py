@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from d2v.modalities.vision.store import StoreSettings
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 DEFAULT = StoreSettings()
 RNG = np.random.default_rng(0)

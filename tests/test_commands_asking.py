@@ -11,8 +11,8 @@ from d2v.commands.asking import joined
 from d2v.commands.raw_inputs import batches
 from d2v.errors import D2VError, UsageError
 from d2v.model_folder import load_model
+from d2v.samples import SourceItem
 from d2v.tasks import Answer, Ctc
-from d2v.types import SourceItem
 from tests.asking_case import Saved, asked, close, described, direct, saved_fixture, written
 from tests.modality_cases import hum, sentence
 from tests.model_case import BY_NAME, PAIRS, Made

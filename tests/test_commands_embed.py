@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from d2v.build import load_encoder
 from d2v.commands import embed_source
 from d2v.data.prepare import PrepareSettings, prepare
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.asking_case import Saved, saved_fixture
 from tests.embed_case import Floats, Run, Runs, embedded, index, npy, runs_fixture
 from tests.modality_cases import CASES, hum

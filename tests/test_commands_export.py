@@ -14,7 +14,7 @@ import timm  # noqa: E402  # after the variable that keeps it off the network
 import transformers  # noqa: E402
 
 from d2v.errors import D2VError  # noqa: E402
-from d2v.exchange import huggingface_export  # noqa: E402
+from d2v.exchange.huggingface import export as huggingface_export  # noqa: E402
 from tests.finetune_case import RECIPE, listed, write_list  # noqa: E402
 from tests.hostile_case import d2v, left, photos, refused, worked  # noqa: E402
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from d2v.commands.asking import Asker
 from d2v.model_folder import load_model
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.finetune_case import (
     PRETRAINED,
     STAGE,

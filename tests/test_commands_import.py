@@ -18,7 +18,7 @@ from d2v.engine.checkpoint import load_latest
 from d2v.errors import UsageError
 from d2v.exchange import land as land_module
 from d2v.exchange.foreign import Foreign
-from d2v.exchange.huggingface import read_huggingface
+from d2v.exchange.huggingface.reader import read_huggingface
 from d2v.exchange.land import land
 from d2v.exchange.links import Layout, Same
 from d2v.recipe import Recipe

@@ -12,7 +12,7 @@ from d2v.data.shards import Shards
 from d2v.data2vec import Data2Vec
 from d2v.engine.distributed import World
 from d2v.recipe import Recipe
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 from tests.training_case import make_job, picture, write_recipe
 
 

@@ -16,7 +16,8 @@ from d2v.data.order import BatchPlan, CountPlan, LengthLimit, Share
 from d2v.data.prepare import PrepareSettings, prepare
 from d2v.data.shards import Shards
 from d2v.errors import BadSampleError
-from d2v.types import Batch, Mask, SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
+from d2v.types import Batch, Mask
 
 COUNT = 90
 BATCH_LENGTH = 120

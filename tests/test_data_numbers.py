@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from d2v.data.numbers import encode_numbered, numbered
 from d2v.data.shards import Shards
 from d2v.modalities.base import SourceSettings
-from d2v.types import NUMBER, SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
+from d2v.types import NUMBER
 from tests.prepare_case import SMALL, digests, lines, run
 
 

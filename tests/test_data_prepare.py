@@ -12,7 +12,7 @@ from d2v.data.prepare import (
 )
 from d2v.data.shards import Shards
 from d2v.errors import UsageError
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.prepare_case import SMALL, digests, lines, make_items, run, stored_names
 
 # What is written

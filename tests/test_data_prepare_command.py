@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from d2v.data.files import WholeFile
 from d2v.modalities.vision.store import StoreSettings, encode_image
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.hostile_case import SHARDS, d2v, desk_fixture, left, refused, worked
 from tests.prepare_case import digests, lines
 from tests.process_case import Preparing, after_parts

@@ -11,7 +11,7 @@ import pytest
 from d2v.data.plan import Plan
 from d2v.data.prepare import PrepareSettings
 from d2v.errors import UsageError
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.prepare_case import make_items, run, stored_names
 
 FRACTIONS = {"val": 0.1, "test": 0.2}

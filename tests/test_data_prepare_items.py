@@ -12,7 +12,7 @@ from d2v.data.encoding import encode_item
 from d2v.data.plan import Plan
 from d2v.data.prepare import PrepareSettings
 from d2v.errors import UsageError
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 from tests.prepare_case import encode, interrupted, lines, make_items, run
 
 TRAIN_ONLY = PrepareSettings(val_fraction=0)

@@ -16,7 +16,7 @@ from d2v.data.shards import Shards
 from d2v.modalities import ModalitySettings, build_modality
 from d2v.modalities.base import LengthUnit, SourceSettings, Summarised
 from d2v.modalities.vision.modality import Vision, VisionSettings
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 from tests.hostile_case import SHARDS, d2v, desk_fixture, left, refused, worked
 from tests.prepare_case import digests
 

@@ -18,7 +18,7 @@ from d2v.data.prepare import (
     prepare,
 )
 from d2v.errors import UsageError
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.prepare_case import SMALL, digests, encode, interrupted, make_items, run
 
 

@@ -14,7 +14,7 @@ from d2v.data.journal import PartWriter
 from d2v.data.prepare import PrepareSettings, clear
 from d2v.data.shards import Shards, check
 from d2v.errors import UsageError
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 from tests.prepare_case import SMALL, digests, encode_several, lines, make_items, run, stored_names
 
 ABOUT = {"rate": 16_000, "names": ["a", "b"]}

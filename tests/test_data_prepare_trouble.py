@@ -15,7 +15,7 @@ from d2v.data.prepare import (
     prepare,
 )
 from d2v.errors import D2VError, UsageError
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 from tests.prepare_case import SMALL, digests, encode, make_items, run
 
 

@@ -14,7 +14,7 @@ from d2v.data.prepare import PrepareSettings, clear
 from d2v.data.shards import Shards
 from d2v.data.subsets import Unit, check_units, subset_numbers, subset_order, write_subsets
 from d2v.errors import UsageError
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 from tests.prepare_case import digests, make_items, run
 
 SECONDS = Unit("seconds", 10)

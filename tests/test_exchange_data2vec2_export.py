@@ -12,12 +12,12 @@ from d2v.commands.outgoing import Chosen, outgoing_model
 from d2v.data2vec2 import Data2Vec2Settings
 from d2v.errors import UsageError
 from d2v.exchange.assembled import assembled
-from d2v.exchange.huggingface import read_huggingface
-from d2v.exchange.huggingface_export import export_huggingface
+from d2v.exchange.huggingface.export import export_huggingface
+from d2v.exchange.huggingface.reader import read_huggingface
 from d2v.exchange.land import land
 from d2v.exchange.own_recipe import recipe_of
-from d2v.exchange.program import export_onnx, export_torch
-from d2v.exchange.timm_export import export_timm
+from d2v.exchange.pictures.timm_export import export_timm
+from d2v.exchange.programs.export import export_onnx, export_torch
 from tests.export_case import PRE, leaving, vision
 from tests.foreign_case import assert_same, read, written
 from tests.second_case import TOKENS, content, second_tensors

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from d2v.errors import UsageError
-from d2v.exchange.fairseq_settings import told_settings
+from d2v.exchange.fairseq.settings import told_settings
 from d2v.exchange.foreign_files import read_file
 from tests.foreign_case import HEADS, read, speech_content, speech_tensors, written
 

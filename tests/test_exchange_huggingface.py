@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from d2v.core.encoder import Encoder
-from d2v.exchange.huggingface_config import mlp_ratio
+from d2v.exchange.huggingface.config import mlp_ratio
 from d2v.modalities.speech.geometry import stacked_geometry
 from d2v.types import Batch
 from tests.stock_case import (

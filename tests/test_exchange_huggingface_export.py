@@ -13,7 +13,7 @@ from torch import Tensor
 
 from d2v.commands.outgoing import Chosen, outgoing_model
 from d2v.errors import D2VError, UsageError
-from d2v.exchange.huggingface_export import export_huggingface
+from d2v.exchange.huggingface.export import export_huggingface
 from d2v.exchange.land import land
 from d2v.exchange.links import to_theirs
 from d2v.exchange.outgoing import Exported, Outgoing
@@ -167,7 +167,7 @@ def test_export__a_class_that_answers_otherwise_is_an_error(
     def spoilt(*given: Any) -> dict[str, Tensor]:
         return {name: tensor * 1.1 for name, tensor in to_theirs(*given).items()}
 
-    monkeypatch.setattr("d2v.exchange.huggingface_export.to_theirs", spoilt)
+    monkeypatch.setattr("d2v.exchange.huggingface.export.to_theirs", spoilt)
     with pytest.raises(D2VError, match="gives other outputs than d2v"):
         exported(leaving(text(), POST), tmp_path / "there")
 
@@ -178,7 +178,7 @@ def test_export__tensors_that_do_not_add_up_are_an_error(
     def short(*given: Any) -> dict[str, Tensor]:
         return dict(list(to_theirs(*given).items())[1:])
 
-    monkeypatch.setattr("d2v.exchange.huggingface_export.to_theirs", short)
+    monkeypatch.setattr("d2v.exchange.huggingface.export.to_theirs", short)
     with pytest.raises(D2VError, match="missing keys .*token_type_embeddings"):
         exported(leaving(text(), POST), tmp_path / "there")
 
@@ -189,7 +189,7 @@ def test_export__without_the_library_says_what_to_install(
     def absent(name: str) -> ModuleType:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr("d2v.exchange.huggingface_export.importlib.import_module", absent)
+    monkeypatch.setattr("d2v.exchange.huggingface.export.importlib.import_module", absent)
     with pytest.raises(UsageError, match=r"pip install 'd2v\[hf\]'"):
         exported(leaving(text(), POST), tmp_path / "there")
 

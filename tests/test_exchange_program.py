@@ -20,11 +20,11 @@ from d2v.core.encoder import Encoder
 from d2v.core.features import pooled_features
 from d2v.core.seeding import generator_for
 from d2v.errors import D2VError, UsageError
-from d2v.exchange import program
 from d2v.exchange.outgoing import Exported, Outgoing
-from d2v.exchange.program import export_onnx, export_torch
-from d2v.exchange.program_inputs import inputs_of
-from d2v.exchange.program_network import Network
+from d2v.exchange.programs import export as program
+from d2v.exchange.programs.export import export_onnx, export_torch
+from d2v.exchange.programs.inputs import inputs_of
+from d2v.exchange.programs.network import Network
 from d2v.modalities import build_modality
 from d2v.modalities.speech.decode import standardise
 from d2v.recipe import Recipe

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from d2v.commands.outgoing import Chosen, outgoing_model
-from d2v.exchange.huggingface_export import export_huggingface
+from d2v.exchange.huggingface.export import export_huggingface
 from d2v.exchange.land import land
 from d2v.exchange.recognise import recognise
 from tests.stock_case import AUDIO, TEXT, VISION, byte_tokenizer, save, stock

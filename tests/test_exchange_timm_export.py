@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 
 from d2v.errors import D2VError, UsageError
 from d2v.exchange.links import to_theirs
-from d2v.exchange.timm_export import export_timm
+from d2v.exchange.pictures.timm_export import export_timm
 from tests.export_case import POST, PRE, SPEECH, leaving, speech, text, vision
 
 SCALED = {**PRE, "layer_scale": 0.2}
@@ -86,7 +86,7 @@ def test_export__a_model_that_answers_otherwise_is_an_error(
     def spoilt(*given: Any) -> dict[str, torch.Tensor]:
         return {name: tensor * 1.1 for name, tensor in to_theirs(*given).items()}
 
-    monkeypatch.setattr("d2v.exchange.timm_export.to_theirs", spoilt)
+    monkeypatch.setattr("d2v.exchange.pictures.timm_export.to_theirs", spoilt)
     with pytest.raises(D2VError, match="gives other outputs than d2v"):
         export_timm(leaving(vision(), PRE), tmp_path)
 
@@ -97,6 +97,6 @@ def test_export__tensors_that_do_not_add_up_are_an_error(
     def short(*given: Any) -> dict[str, torch.Tensor]:
         return dict(list(to_theirs(*given).items())[1:])
 
-    monkeypatch.setattr("d2v.exchange.timm_export.to_theirs", short)
+    monkeypatch.setattr("d2v.exchange.pictures.timm_export.to_theirs", short)
     with pytest.raises(D2VError, match="does not take the model"):
         export_timm(leaving(vision(), PRE), tmp_path)

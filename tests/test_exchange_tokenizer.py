@@ -10,9 +10,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from d2v.errors import UsageError
-from d2v.exchange.huggingface_config import AudioConfig, TextConfig
-from d2v.exchange.huggingface_symbols import ctc_symbols
-from d2v.exchange.huggingface_tokenizer import fitted_tokenizer, free_ids
+from d2v.exchange.huggingface.config import AudioConfig, TextConfig
+from d2v.exchange.huggingface.symbols import ctc_symbols
+from d2v.exchange.huggingface.tokenizer import fitted_tokenizer, free_ids
 from d2v.modalities.text.tokenizer import TokenizerSettings, parse_tokenizer, token_ids
 from tests.stock_case import byte_tokenizer
 

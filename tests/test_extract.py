@@ -14,7 +14,8 @@ from d2v.data.shards import Shards
 from d2v.errors import BadSampleError, D2VError, UsageError
 from d2v.extract import extract, length_at_once
 from d2v.modalities import LengthUnit
-from d2v.types import Batch, Mask, SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
+from d2v.types import Batch, Mask
 
 COUNT = 50
 UNLABELLED = {3, 4, 11, 30, 49}

@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "d2v").rglob("*.py"))
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("[!_]*.yaml"))
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("settings", "errors", "types", "report"),
+    ("settings", "errors", "types", "samples", "report"),
     ("core", "config"),
     ("data2vec", "modalities", "data", "tasks", "engine"),
     ("recipe",),
@@ -42,6 +42,7 @@ SAME_ROOM = {
     "data2vec2": "data2vec",
     "hardware": "build",
     "suite": "recipe",
+    "data_sets": "recipe",
 }
 """Files that share a room with others."""
 

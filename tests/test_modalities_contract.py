@@ -17,7 +17,8 @@ from d2v.core.schedules import Horizon
 from d2v.core.seeding import generator_for
 from d2v.data2vec import Data2Vec, Data2VecSettings
 from d2v.modalities import MODALITIES, Modality, ModalitySettings, build_modality
-from d2v.types import Batch, Mask, SourceItem
+from d2v.samples import SourceItem
+from d2v.types import Batch, Mask
 from tests.modality_cases import CASES, EXACT, Case
 
 ENCODER = EncoderSettings(dim=16, depth=2, num_heads=2, init_std=0.25, attention_dropout=0.0,

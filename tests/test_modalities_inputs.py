@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from d2v.errors import UsageError
 from d2v.modalities import Modality, ModalitySettings, SourceSettings, build_modality
 from d2v.modalities.text.items import is_document, read_texts
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.modality_cases import CASES, Case
 
 PLAIN = SourceSettings()

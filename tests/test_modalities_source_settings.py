@@ -11,7 +11,7 @@ from d2v.modalities.base import SourceSettings
 from d2v.modalities.speech import source as recordings
 from d2v.modalities.text import source as texts
 from d2v.modalities.vision import source as pictures
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 Reader = Callable[[SourceSettings], Iterator[SourceItem]]
 OTHER: dict[str, Any] = {

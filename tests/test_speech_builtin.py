@@ -14,7 +14,7 @@ from d2v.errors import UsageError
 from d2v.modalities.base import SourceSettings
 from d2v.modalities.speech.source import read_source
 from d2v.modalities.speech.store import StoreSettings, encode_audio
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 SPOKEN = SourceSettings(source="builtin:spoken")
 

@@ -7,7 +7,7 @@ import pytest
 from d2v.errors import UsageError
 from d2v.modalities.base import SourceSettings
 from d2v.modalities.speech.source import read_source
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.recording_case import write
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from d2v.errors import BadSampleError
 from d2v.modalities.speech.rate import RATE_HZ
 from d2v.modalities.speech.store import MAX_RATIO, StoreSettings, encode_audio
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.recording_case import Values, encoded, facts, item, noise, recorded, tone, wave, write
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from d2v.errors import BadSampleError
 from d2v.modalities.speech.store import StoreSettings, encode_audio
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.recording_case import Values, encoded, item, noise, recorded, tone
 
 

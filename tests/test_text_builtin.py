@@ -9,7 +9,7 @@ import pytest
 from d2v.modalities.base import SourceSettings
 from d2v.modalities.text.builtin import FAMILIES
 from d2v.modalities.text.source import read_source
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from d2v.errors import BadSampleError
 from d2v.modalities.text.cutting import bounded_lines, parts
 from d2v.modalities.text.documents import TextFile, json_documents, plain_documents
 from d2v.modalities.text.items import read_texts, text_item
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 
 def text_file(path: Path, data: bytes) -> TextFile:

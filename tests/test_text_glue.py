@@ -13,7 +13,7 @@ from d2v.core.schedules import Horizon, learning_rate_scale
 from d2v.modalities import build_modality
 from d2v.modalities.text.items import is_document, read_texts
 from d2v.recipe import Recipe
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.glue_case import HEADERS, glue
 from tests.hostile_case import d2v, worked
 

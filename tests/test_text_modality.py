@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from d2v.core.encoder import EncoderSettings
 from d2v.errors import BadSampleError, UsageError
 from d2v.modalities.text.modality import Text, TextSettings
-from d2v.types import Batch, SourceItem
+from d2v.samples import SourceItem
+from d2v.types import Batch
 from tests.maths_case import seeded
 
 SIZE = 300

@@ -12,7 +12,7 @@ from d2v.errors import UsageError
 from d2v.modalities.base import SourceSettings
 from d2v.modalities.text.items import is_document, read_texts
 from d2v.modalities.text.source import read_source
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 SST2 = "sentence\tlabel\nit 's charming . \t1\n\" bleak and\t0\n"
 COLA = 'gj04\t1\t\tThey "drank the pub dry.\ngj04\t0\t*\tThey drank the pub.\n'

@@ -24,7 +24,7 @@ from d2v.modalities.text.store import (
     summarise_texts,
 )
 from d2v.modalities.text.tokenizer import TokenizerSettings, load_tokenizer, token_ids
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 from tests.text_corpus import SMALL, corpus, item, learned
 
 CONTIGUOUS = StoreSettings(blocks="contiguous", block_tokens=64)

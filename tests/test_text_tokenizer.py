@@ -19,7 +19,7 @@ from d2v.modalities.text.tokenizer import (
     load_tokenizer,
     token_ids,
 )
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.text_corpus import SMALL, corpus, item, learned
 
 FILE = "tokenizer.json"

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from d2v.errors import BadSampleError
 from d2v.modalities.vision.store import StoreSettings, encode_image
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 from tests.store_case import COLOUR, DEFAULT, GREY, RNG, item, png_of, saved
 
 

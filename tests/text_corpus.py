@@ -8,7 +8,7 @@ from pathlib import Path
 from d2v.modalities.text.learn import learn_tokenizer
 from d2v.modalities.text.store import StoreSettings
 from d2v.modalities.text.tokenizer import TokenizerSettings
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 SMALL = TokenizerSettings(size=400)
 """Settings that the corpus below supports."""

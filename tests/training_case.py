@@ -27,7 +27,8 @@ from d2v.engine.loop import train
 from d2v.engine.signals import StopRequest
 from d2v.modalities import Modality, build_modality
 from d2v.modalities.vision.modality import VisionSettings
-from d2v.types import Batch, Mask, SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
+from d2v.types import Batch, Mask
 
 VISION = VisionSettings.model_validate({
     "name": "vision",

@@ -12,11 +12,12 @@ from typing import Any, Literal
 from d2v.commands.ablate_cells import Cell, Sweep
 from d2v.commands.ablate_score import Score
 from d2v.config import Loaded, as_yaml
+from d2v.data_sets import DataSet
 from d2v.engine.checkpoint import replace_durably
 from d2v.engine.run_directory import stage_result
 from d2v.engine.tracking import read_metrics
 from d2v.errors import D2VError, GuardError, InterruptedRunError, StoppedError
-from d2v.recipe import TESTS, DataSet, Recipe
+from d2v.recipe import TESTS, Recipe
 
 Status = Literal["waiting", "running", "stopped", "done", "collapsed", "failed"]
 """collapsed: a guard stopped it, for a collapse or a number that is not finite."""

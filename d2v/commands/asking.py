@@ -13,8 +13,8 @@ import torch
 
 from d2v.commands.raw_inputs import Input, batches, groups, length_limit, read_input
 from d2v.model_folder import LoadedModel
+from d2v.samples import SourceItem
 from d2v.tasks import Answer
-from d2v.types import SourceItem
 
 Row = dict[str, Any]
 """What is said of an input, as JSON: `input`, and then either `error` or the task's own names."""

@@ -17,12 +17,13 @@ from d2v.commands.learned import take_over
 from d2v.config import load_recipe, shipped_recipes
 from d2v.core.encoder import Encoder
 from d2v.core.probing import ProbeSettings
+from d2v.data_sets import DataSet
 from d2v.engine.checkpoint import Checkpoint
 from d2v.errors import UsageError
 from d2v.hardware import resolve_device, resolve_precision
 from d2v.modalities import Modality, build_modality
 from d2v.model_folder import find_model, load_model
-from d2v.recipe import DataSet, Recipe
+from d2v.recipe import Recipe
 
 Network = Literal["student", "teacher"]
 Precision = Literal["auto", "float32", "bfloat16"]

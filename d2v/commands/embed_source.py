@@ -24,7 +24,8 @@ from d2v.data.encoding import encoders
 from d2v.data.loader import read_batches
 from d2v.data.shards import Shards
 from d2v.errors import BadSampleError, UsageError
-from d2v.types import Batch, SourceItem
+from d2v.samples import SourceItem
+from d2v.types import Batch
 
 Row = dict[str, Any]
 """What is known of a sample, as JSON: `input`, and `split`, `start`, `end` (seconds), `label`."""

@@ -12,10 +12,10 @@ from typing import Literal
 from d2v.commands.outgoing import Chosen, outgoing_model
 from d2v.engine.whole_folder import as_json, whole_folder
 from d2v.errors import D2VError, UsageError
-from d2v.exchange.huggingface_export import export_huggingface
+from d2v.exchange.huggingface.export import export_huggingface
 from d2v.exchange.outgoing import Exported, Outgoing
-from d2v.exchange.program import export_onnx, export_torch
-from d2v.exchange.timm_export import export_timm
+from d2v.exchange.pictures.timm_export import export_timm
+from d2v.exchange.programs.export import export_onnx, export_torch
 from d2v.report import Report
 
 MANIFEST = "export.json"

@@ -12,11 +12,12 @@ import yaml
 
 from d2v.commands.stage import LEARNED
 from d2v.data.results import FILES, SUMMARY
+from d2v.data_sets import DataSet
 from d2v.engine.run_directory import RunDirectory
 from d2v.errors import D2VError, UsageError
 from d2v.modalities import Modality
-from d2v.recipe import DataSet, Recipe
-from d2v.types import SourceItem
+from d2v.recipe import Recipe
+from d2v.samples import SourceItem
 
 _INSIDE_A_RUN = ("checkpoints", "pretrain", "finetune", "model")
 """Folders of a run that a checkpoint may be named by."""

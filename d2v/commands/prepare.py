@@ -26,13 +26,14 @@ from d2v.data.prepare import PrepareProgress, PrepareSummary, prepare
 from d2v.data.progress import Progress, Reporter
 from d2v.data.shards import Shards, check
 from d2v.data.subsets import Unit, check_units, write_subsets
+from d2v.data_sets import DataSet
 from d2v.engine.run_directory import RunDirectory
 from d2v.errors import D2VError, UsageError
 from d2v.modalities import Modality, build_modality
 from d2v.modalities.base import SourceSettings
-from d2v.recipe import TESTS, DataSet, Recipe
+from d2v.recipe import TESTS, Recipe
 from d2v.report import Report
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 
 def run(loaded: Loaded[Recipe], options: Options) -> Report:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from d2v.data.prepare import PrepareSummary, SplitSummary
+from d2v.data_sets import DataSet
 from d2v.modalities import Modality
 from d2v.modalities.base import LengthUnit
-from d2v.recipe import TESTS, DataSet, Recipe
+from d2v.recipe import TESTS, Recipe
 from d2v.report import Report
 
 _TEXTS = 5

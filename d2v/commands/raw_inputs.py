@@ -15,7 +15,7 @@ from torch import Tensor
 from d2v.data.encoding import Encoded, encode_item
 from d2v.errors import BadSampleError
 from d2v.modalities import LengthUnit, Modality
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 T = TypeVar("T")
 

@@ -14,13 +14,14 @@ from d2v.commands.options import Options
 from d2v.config import Loaded, as_yaml
 from d2v.config.load import flat
 from d2v.data.shards import Shards
+from d2v.data_sets import DataSet
 from d2v.engine.checkpoint import Checkpoint
 from d2v.engine.distributed import World, joined
 from d2v.engine.run_directory import RunDirectory, opened, stage_result
 from d2v.errors import UsageError
 from d2v.hardware import resolve_device
 from d2v.modalities import build_modality
-from d2v.recipe import DataSet, Recipe
+from d2v.recipe import Recipe
 from d2v.report import Report
 
 _HASHED_BELOW_BYTES = 2 * 10**9

@@ -24,7 +24,7 @@ import torch
 
 from d2v.data.numbers import encode_numbered
 from d2v.errors import BadSampleError, D2VError
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 
 Encode = Callable[[SourceItem], list[StoredSample]]
 Numbered = tuple[int, SourceItem]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 COLUMNS = (
     "name", "path", "content", "first_byte", "num_bytes", "part", "label", "split", "kin",

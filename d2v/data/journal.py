@@ -19,7 +19,7 @@ from typing import Any
 from d2v.data.files import WholeFile, sync_folder, writing
 from d2v.data.shardfile import ShardFile, ShardRecord
 from d2v.errors import UsageError
-from d2v.types import StoredSample
+from d2v.samples import StoredSample
 
 JOURNAL = "journal.jsonl"
 

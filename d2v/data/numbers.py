@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from d2v.types import NUMBER, SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
+from d2v.types import NUMBER
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """What a table may say; Python alone would also take `1_000` and `nan`."""

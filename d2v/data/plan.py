@@ -21,7 +21,7 @@ from d2v.data.draw import Draw, draw_groups
 from d2v.data.files import WriteFailedError
 from d2v.data.itemrow import COLUMNS, as_item, as_row, as_text, identity
 from d2v.errors import UsageError
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 SPLITS = ("test", "val", "train")
 """In the order of encoding: of identical items the first is the original, so that a copy in train

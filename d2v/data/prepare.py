@@ -25,7 +25,7 @@ from d2v.data.settings import PrepareSettings
 from d2v.data.splitwriter import SplitWriter
 from d2v.data.summary import PrepareSummary, SplitSummary
 from d2v.errors import D2VError, UsageError
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 __all__ = [
     "PrepareProgress",

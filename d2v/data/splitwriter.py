@@ -15,7 +15,7 @@ from d2v.data.plan import Plan
 from d2v.data.settings import PrepareSettings
 from d2v.data.tarformat import member_bytes
 from d2v.errors import UsageError
-from d2v.types import SourceItem, StoredSample
+from d2v.samples import SourceItem, StoredSample
 
 EXTENSION = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")
 NOTHING: dict[str, int] = {}

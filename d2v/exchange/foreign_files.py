@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from d2v.errors import UsageError
-from d2v.exchange.fairseq import is_fairseq, read_fairseq
-from d2v.exchange.fairseq_vision import is_port, read_port
+from d2v.exchange.fairseq.reader import is_fairseq, read_fairseq
+from d2v.exchange.fairseq.vision import is_port, read_port
 from d2v.exchange.foreign import Foreign
-from d2v.exchange.huggingface_config import CONFIG
+from d2v.exchange.huggingface.config import CONFIG
 from d2v.exchange.json_file import read_json
-from d2v.exchange.official import TEACHER, is_official, read_official
 from d2v.exchange.pickled import flat_tensors, read_pickled
+from d2v.exchange.pictures.official import TEACHER, is_official, read_official
+from d2v.exchange.pictures.timm_source import is_timm, read_timm
 from d2v.exchange.tensor_files import file_tensors, folder_tensors
-from d2v.exchange.timm_source import is_timm, read_timm
 
 _STATES = ("model", "module", "state_dict")
 """Where checkpoints keep the weights: fairseq and the official code, DeepSpeed, timm."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from d2v.errors import UsageError
 from d2v.exchange.foreign import Foreign
 from d2v.exchange.foreign_files import read_file
-from d2v.exchange.huggingface import KINDS, model_type, read_huggingface
-from d2v.exchange.huggingface_config import CONFIG
+from d2v.exchange.huggingface.config import CONFIG
+from d2v.exchange.huggingface.reader import KINDS, model_type, read_huggingface
 from d2v.exchange.json_file import read_json
 from d2v.exchange.tensor_files import WHOLE
 

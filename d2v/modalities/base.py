@@ -14,8 +14,9 @@ from torch import Generator, Tensor
 from d2v.core.encoder import EncoderSettings
 from d2v.errors import UsageError
 from d2v.modalities.figures import ModalityPlan
+from d2v.samples import SourceItem, StoredSample
 from d2v.settings import Settings
-from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
+from d2v.types import Batch, Frontend, Mask
 
 Features = Callable[[Batch], Tensor]
 """Batch -> (B, F) float, sparse (COO) where most of it is zero."""

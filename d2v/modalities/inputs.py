@@ -7,7 +7,7 @@ from pathlib import Path
 
 from d2v.errors import UsageError
 from d2v.modalities.listing import Kind, entries, files, none_found
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 STDIN = "-"
 """The name of what came through standard input."""

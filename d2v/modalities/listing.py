@@ -19,7 +19,7 @@ from pathlib import Path
 
 from d2v.errors import UsageError
 from d2v.modalities.base import SourceSettings
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 SPLIT_NAMES = {
     "train": "train",

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 from d2v.errors import UsageError
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from d2v.errors import UsageError
 from d2v.modalities.listing import SPLIT_NAMES, Kind, entries, files, none_found
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 TRANSCRIPTS = ".trans.txt"
 LINE = re.compile(rb"(\S+)(?:\s+(.*))?", re.DOTALL)

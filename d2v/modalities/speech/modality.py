@@ -30,8 +30,9 @@ from d2v.modalities.speech.rate import RATE_HZ
 from d2v.modalities.speech.source import RECORDINGS, read_source
 from d2v.modalities.speech.store import StoreSettings, encode_audio
 from d2v.modalities.speech.transcripts import summarise
+from d2v.samples import SourceItem, StoredSample
 from d2v.settings import Settings
-from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
+from d2v.types import Batch, Frontend, Mask
 
 _USUAL_SECONDS = 10
 """Length that a plan is made for where the data is not there yet."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from d2v.errors import BadSampleError
 from d2v.modalities.listing import suffix_of
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"))
 FORMATS = frozenset(("WAV", "WAVEX", "FLAC", "OGG", "MP3"))

@@ -21,7 +21,7 @@ from d2v.modalities.speech.builtin import BUILTINS
 from d2v.modalities.speech.librispeech import is_librispeech, librispeech_items
 from d2v.modalities.speech.recording import SUFFIXES
 from d2v.modalities.tables import Row, is_table, read_rows
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 RECORDINGS = Kind(
     noun="recording",

@@ -19,8 +19,8 @@ from d2v.errors import BadSampleError
 from d2v.modalities.speech.rate import RATE_HZ
 from d2v.modalities.speech.recording import Sound, opened, read_mono, stretch
 from d2v.modalities.speech.transcripts import normalise, transcript_totals
+from d2v.samples import SourceItem, StoredSample
 from d2v.settings import Settings
-from d2v.types import SourceItem, StoredSample
 
 RECEPTIVE_FIELD = 400
 """Samples behind one token of the convolutional frontend (reference section 2.2)."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 MIN_CHARACTERS = 40
 """Shorter docstrings ("Return x.") say too little."""

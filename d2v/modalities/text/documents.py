@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 from d2v.errors import BadSampleError
 from d2v.modalities.text.cutting import Part, parts, short_lines
 from d2v.modalities.text.items import CONTINUED, decoded
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 MAX_BYTES = 4 << 20
 """A longer document is cut into several items: an encoder holds fifty times as much."""

@@ -16,7 +16,7 @@ from d2v.modalities.tables import is_table
 from d2v.modalities.text.documents import TextFile, line_items, streamed
 from d2v.modalities.text.items import text_item, whole
 from d2v.modalities.text.source import FORMATS, TEXTS, file_items
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 
 def read_inputs(inputs: Sequence[Path | bytes], source: SourceSettings) -> Iterator[SourceItem]:

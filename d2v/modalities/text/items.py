@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from d2v.errors import BadSampleError
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 PAIR = "pair"
 """Detail of an item whose bytes are a JSON list of two texts."""

@@ -19,7 +19,7 @@ from d2v.modalities.text.tokenizer import (
     load_tokenizer,
     parse_tokenizer,
 )
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 MIN_FREQUENCY = 2
 """A pair seen once becomes no token (as in GPT-2-like training with Hugging Face's defaults)."""

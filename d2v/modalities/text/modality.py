@@ -29,8 +29,9 @@ from d2v.modalities.text.pictures import draw_masks
 from d2v.modalities.text.source import read_source
 from d2v.modalities.text.store import StoreSettings, encode_text, read_tokens, summarise_texts
 from d2v.modalities.text.tokenizer import TokenizerSettings, about_tokenizer
+from d2v.samples import SourceItem, StoredSample
 from d2v.settings import Settings
-from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
+from d2v.types import Batch, Frontend, Mask
 
 _TOKENS_AT_ONCE = 65_536
 """Features of that many tokens, four times as wide inside a block of the published model, take

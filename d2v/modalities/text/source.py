@@ -25,7 +25,7 @@ from d2v.modalities.tables import Row, is_table, read_rows
 from d2v.modalities.text.builtin import BUILTINS
 from d2v.modalities.text.documents import TextFile, json_documents, plain_documents
 from d2v.modalities.text.items import text_item, whole
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 FORMATS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".tsv", ".csv")
 TEXTS = Kind(

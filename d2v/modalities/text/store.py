@@ -24,8 +24,8 @@ from d2v.modalities.text.tokenizer import (
     load_tokenizer,
     token_ids,
 )
+from d2v.samples import SourceItem, StoredSample
 from d2v.settings import Settings
-from d2v.types import SourceItem, StoredSample
 
 MEMBER = "tokens.npy"
 """Extension of what is stored: a one-dimensional array of token ids."""

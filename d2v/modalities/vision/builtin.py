@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 
 def _digits() -> Iterator[SourceItem]:

@@ -27,8 +27,9 @@ from d2v.modalities.vision.masks import MaskSettings, patch_masks
 from d2v.modalities.vision.pictures import draw_masks
 from d2v.modalities.vision.source import PICTURES, read_source
 from d2v.modalities.vision.store import StoreSettings, encode_image
+from d2v.samples import SourceItem, StoredSample
 from d2v.settings import Settings
-from d2v.types import Batch, Frontend, Mask, SourceItem, StoredSample
+from d2v.types import Batch, Frontend, Mask
 
 _BASELINE_SIDE = 32
 """Raw pixels are averaged down to this side: more would drown a linear probe."""

@@ -11,7 +11,7 @@ from d2v.modalities.listing import Kind, folder_items, refuse_single_file, sourc
 from d2v.modalities.tables import is_table, read_rows
 from d2v.modalities.vision.builtin import BUILTINS
 from d2v.modalities.vision.store import SUFFIXES
-from d2v.types import SourceItem
+from d2v.samples import SourceItem
 
 PICTURES = Kind(
     noun="picture",

@@ -21,8 +21,8 @@ from PIL import (
 from pydantic import Field
 
 from d2v.errors import BadSampleError
+from d2v.samples import SourceItem
 from d2v.settings import Settings
-from d2v.types import SourceItem
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff")

@@ -1,0 +1,1 @@
+"""fairseq's data2vec 2.0 files in."""

@@ -1,0 +1,1 @@
+"""fairseq: its speech, text and picture files in."""

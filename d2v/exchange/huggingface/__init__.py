@@ -1,0 +1,1 @@
+"""Hugging Face: its three data2vec models in and out."""

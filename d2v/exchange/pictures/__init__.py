@@ -1,0 +1,1 @@
+"""Pictures: the official code and timm in, timm out."""

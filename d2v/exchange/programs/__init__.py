@@ -1,0 +1,1 @@
+"""Programs that run without d2v: ONNX and torch.export."""
