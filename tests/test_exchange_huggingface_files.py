@@ -19,8 +19,8 @@ from d2v.exchange.huggingface.export import export_huggingface  # noqa: E402
 from d2v.exchange.outgoing import Outgoing, Table  # noqa: E402
 from d2v.modalities.text.items import PAIR  # noqa: E402
 from d2v.modalities.text.store import encode_text  # noqa: E402
-from d2v.tasks.decoding import greedy  # noqa: E402
 from d2v.samples import SourceItem  # noqa: E402
+from d2v.tasks.decoding import greedy  # noqa: E402
 from tests.export_case import (  # noqa: E402
     POST,
     PRE,
