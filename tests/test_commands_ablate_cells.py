@@ -48,6 +48,36 @@ def test_grid__is_every_combination_and_the_base(desk: Path) -> None:
     assert len(swept(*GRID).cells) == 4  # here the base is one of the combinations
 
 
+def test_axis__inside_a_section_with_kinds_changes_nothing_beside_it(desk: Path) -> None:
+    """What a second objective adds, and masks of another kind than the default."""
+    Path("my.yaml").write_text(
+        RECIPE.partition("ablate:")[0]
+        + """\
+ablate:
+  axes:
+    objective.masks_per_sample: [1, 2]
+    modality.mask.ratio: [0.5, 0.75]
+    objective.decoder.layers: [1, 2]
+"""
+    )
+    base, *cells = swept(
+        "objective.name=data2vec2", "objective.masks_per_sample=2",
+        "objective.decoder={layers: 2, groups: 4, width: 16}",
+        "modality.mask={kind: inverse_block, size: 2, adjust: 0.1, ratio: 0.5}",
+    ).cells  # fmt: skip
+    assert [cell.values["objective.masks_per_sample"] for cell in cells] == ["1", "2", "2"]
+    for cell, section, change in zip(
+        cells,
+        ("objective", "modality.mask", "objective.decoder"),
+        ({"masks_per_sample": 1}, {"ratio": 0.75}, {"layers": 1}),
+        strict=True,
+    ):
+        here, before = cell.settings, base.settings
+        for part in section.split("."):
+            here, before = getattr(here, part), getattr(before, part)
+        assert here == before.model_copy(update=change), section
+
+
 def test_list__takes_variants_dotted_or_nested(desk: Path) -> None:
     Path("my.yaml").write_text(
         RECIPE.partition("ablate:")[0]
@@ -192,7 +222,7 @@ def yaml_task(name: str, **more: object):  # type: ignore[no-untyped-def]  # one
 BAD = {
     "unknown axis": (("ablate.axes.objective.topk=[1]",),
                      ("objective.topk", "Did you mean objective.top_k?")),
-    "bad value": (("ablate.axes.objective.top_k=[1,9]",), ("top_k = 9", "more than encoder.depth")),
+    "bad value": (("ablate.axes.objective.top_k=[1,9]",), ("top_k = 9", "that can give targets")),
     "bad word": (("ablate.axes.objective.target_feature=[fnn]",), ("'ffn'", "Did you mean ffn?")),
     "stage": (("ablate.axes.pretrain=[1]",), ("pretrain is no setting", "objective.top_k")),
     "seed": (("ablate.axes.seed=[1,2]",), ("Seeds are ablate.seeds",)),

@@ -20,7 +20,10 @@ __all__ = ["house_fixture"]
         ("data={kind: folder, sorce: x}", ["data.sorce is not", "data.source?"]),
         ("+sets.a.sorce=x", ["sets.a.sorce is not", "sets.a.source?"]),
         ("+probe.topk=1", ["probe.topk is not", "probe.top_k?"]),
-        ("data={kind: builtin, source: x}", ["data.source is not a setting"]),
+        (
+            "data={kind: builtin, source: x}",
+            ["data.source is a setting of data.kind=folder alone", "~data.source"],
+        ),
         ("data.source=x", ["data.kind is missing", "data.kind=..."]),
         ("data.kind=foldr", ["data.kind = foldr", "'folder'", "'builtin'", "mean folder?"]),
         ("encoder.depth=abc", ["encoder.depth = abc", "a whole number"]),
@@ -42,10 +45,6 @@ __all__ = ["house_fixture"]
         ("name=/tmp/x/", ["name = /tmp/x/", "expected pattern"]),
         ("encoder.betas=[1,2,3]", ["encoder.betas = [1, 2, 3]", "at most 2 items"]),
         ("name=3", ["name = 3", "text"]),
-        (
-            "data={kind: folder, size: 3}",
-            ["data.size is a setting of data.kind=builtin alone", "~data.size"],
-        ),
     ],
 )
 def test_mistake__names_key_value_expectation_and_remedy(

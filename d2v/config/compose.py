@@ -150,7 +150,7 @@ def _adopt(config: DictConfig, values: dict[str, Any]) -> None:
     for key, value in values.items():
         own = config.get(key)
         both = isinstance(own, DictConfig) and isinstance(value, dict)
-        if both and own.get("kind", value.get("kind")) == value.get("kind"):
+        if both and own.get("kind", value.get("kind")) == value.get("kind", own.get("kind")):
             _adopt(own, value)
         else:
             config[key] = value
