@@ -50,6 +50,7 @@ def architecture_of(start: Path, setting: StartSetting = "finetune.checkpoint") 
             "encoder": _without(values["encoder"], _OWN),
         },
         same=("modality.name",),
+        where_there=("finetune",),  # `d2v prepare` of a recipe that only probes, say
         origin=f"--from {start}",
         start=start,
     )

@@ -60,3 +60,14 @@ def test_from__a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["pretrain", "vision/digits", "--from", str(tmp_path)])
     assert result.exit_code == 2
     assert "there is no run" in " ".join(result.output.split())
+
+
+def test_from__prepare_needs_no_task(run: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "probes.yaml"
+    recipe.write_text("defaults: [/vision/digits, _self_]\nfinetune: null\nname: probes\n")
+    recipe.write_text("# @package _global_\n" + recipe.read_text())
+    arguments = ["prepare", str(recipe), "objective.top_k=3", "--from", str(run), "--print-config"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "\nfinetune: null" in result.output
+    assert f"  dim: 48  # --from {run}\n" in result.output

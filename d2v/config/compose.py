@@ -14,9 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from d2v.config.adopted import Adopted, adopt, check_same, fitting
 from d2v.config.origins import roots, sources_of, spelled
 from d2v.config.shipped import packaged_folder
 from d2v.errors import UsageError
@@ -55,25 +56,6 @@ class _Request:
     values: list[Override] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adopted:
-    """Settings that come from elsewhere: over the recipe's own, below the command line's.
-
-    Args:
-        values: nested dictionaries.
-        origin: who set them, for people.
-        start: the run that they were taken from; None where it was none.
-        same: dotted keys of values that the recipe must not have otherwise.
-        over_all: they win over the command line, too.
-    """
-
-    values: dict[str, Any]
-    origin: str
-    start: Path | None = None
-    same: tuple[str, ...] = ()
-    over_all: bool = False
-
-
 def compose(path: Path, overrides: Sequence[str], adopted: Adopted | None = None) -> Composed:
     """Compose a recipe.
 
@@ -110,13 +92,14 @@ def _compose(path: Path, parsed: list[Override], recipe: str, adopted: Adopted |
     overrides = [_search_path(), *request.choices]
     config = hydra_compose(path.stem, overrides)
     OmegaConf.set_struct(config, False)  # a key may exist only as a default in the code
+    adopted = fitting(config, adopted)
     if adopted is not None and not adopted.over_all:
-        _check_same(config, adopted, recipe)
-        _adopt(config, adopted.values)
+        check_same(config, adopted, recipe)
+        adopt(config, adopted.values)
     for override in request.values:
         OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
     if adopted is not None and adopted.over_all:
-        _adopt(config, adopted.values)
+        adopt(config, adopted.values)
     sources = sources_of(
         path,
         overrides,
@@ -132,28 +115,6 @@ def _compose(path: Path, parsed: list[Override], recipe: str, adopted: Adopted |
         )
     values = _text_keys(OmegaConf.to_container(config, resolve=True))
     return Composed(values=values, sources=sources, recipe=recipe)
-
-
-def _check_same(config: DictConfig, adopted: Adopted, recipe: str) -> None:
-    for key in adopted.same:
-        own, other = (OmegaConf.select(OmegaConf.create(v), key) for v in (config, adopted.values))
-        if own is not None and own != other:
-            raise UsageError(
-                f"{adopted.origin}: its {key} is {other}, and that of {recipe} is {own}",
-                expected="the same in both",
-                remedy="Name another run, or take another recipe.",
-            )
-
-
-def _adopt(config: DictConfig, values: dict[str, Any]) -> None:
-    """Set values section by section; a section of another `kind` is replaced as a whole."""
-    for key, value in values.items():
-        own = config.get(key)
-        both = isinstance(own, DictConfig) and isinstance(value, dict)
-        if both and own.get("kind", value.get("kind")) == value.get("kind", own.get("kind")):
-            _adopt(own, value)
-        else:
-            config[key] = value
 
 
 def _text_keys(value: Any) -> Any:

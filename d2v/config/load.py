@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from d2v.config.compose import Adopted, Composed, compose
+from d2v.config.adopted import Adopted
+from d2v.config.compose import Composed, compose
 from d2v.config.mistakes import explained
 from d2v.config.origins import COMMAND_LINE
 from d2v.config.schema import wrong_kinds

@@ -16,6 +16,7 @@ from d2v.errors import UsageError
 from d2v.exchange.data2vec2.look import Second, look
 from d2v.exchange.data2vec2.names import decoder_links
 from d2v.exchange.data2vec2.settings import (
+    Blocks,
     blocks_of,
     check_settings,
     encoder_links,
@@ -65,48 +66,60 @@ def read_second(
     found = look(place, content, tensors, num_heads)
     check_settings(found)
     tower = tower_of(found)
-    if tokenizer is not None and tower.ids is None:
-        raise UsageError(
-            f"--tokenizer {tokenizer} means nothing to {place}: it is no model of text",
-            remedy="Leave it out.",
-        )
     blocks = blocks_of(found)
     encoder, notes = encoder_of(found, blocks, tower.usual)
     teacher, of_teacher = teacher_of(found, tower, blocks)
-    how = averages(found, teacher)
-    objective, more = objective_section(found, blocks, tower.usual, averages=how)
+    objective, more = objective_section(
+        found, blocks, tower.usual, averages=averages(found, teacher)
+    )
     tops = _tops(found, tower, content)
-    task = tops.task
-    if tower.ids is not None and tokenizer is None:
-        more.append(NO_TOKENIZER)
+    notes += [*tower.notes, *of_teacher, *tops.notes, *more]
     return Foreign(
         kind=f"fairseq data2vec 2.0 {found.kind.lower()}, "
         + ("fine-tuned" if found.prefix else "pre-trained"),
         modality=tower.modality,
         encoder=encoder.model_dump(mode="json"),
         objective=objective,
-        layout=Layout(
-            links=(
-                *tower.links("frontend", found.tower),
-                *encoder_links("encoder", found.tower, f"{found.prefix}blocks.", blocks),
-                *tops.regression,
-                *([] if task is None else task.links),
-            ),
-            left_out={**tower.left_out(found.tower), **tops.left_out},
-            anew=tower.anew("frontend"),
-        ),
+        layout=_layout(found, tower, blocks, tops),
         tensors=tensors,
         teacher=teacher,
-        task=None if task is None else task.task,
-        about=None if task is None else task.about,
-        tokenizer=_tokenizer(tokenizer, tower),
-        notes=(*notes, *tower.notes, *of_teacher, *tops.notes, *more,
-               *([] if found.prefix else [_GO_ON])),
-    )  # fmt: skip
+        task=None if tops.task is None else tops.task.task,
+        about=None if tops.task is None else tops.task.about,
+        tokenizer=_tokenizer(tokenizer, found, tower),
+        notes=(*notes, *_advice(found, tower, tokenizer)),
+    )
 
 
-def _tokenizer(path: Path | None, tower: Tower) -> bytes | None:
-    return None if path is None or tower.ids is None else read_tokenizer(path, tower.ids)
+def _layout(found: Second, tower: Tower, blocks: Blocks, tops: Tops) -> Layout:
+    """Of the student."""
+    return Layout(
+        links=(
+            *tower.links("frontend", found.tower),
+            *encoder_links("encoder", found.tower, f"{found.prefix}blocks.", blocks),
+            *tops.regression,
+            *([] if tops.task is None else tops.task.links),
+        ),
+        left_out={**tower.left_out(found.tower), **tops.left_out},
+        anew=tower.anew("frontend"),
+    )
+
+
+def _advice(found: Second, tower: Tower, tokenizer: Path | None) -> list[str]:
+    """What a user should do next."""
+    lacks = tower.ids is not None and tokenizer is None
+    return [NO_TOKENIZER] * lacks + [_GO_ON] * (not found.prefix)
+
+
+def _tokenizer(path: Path | None, found: Second, tower: Tower) -> bytes | None:
+    """Content of the user's. Raises UsageError where it does not fit."""
+    if path is None:
+        return None
+    if tower.ids is None:
+        raise UsageError(
+            f"--tokenizer {path} means nothing to {found.place}: it is no model of text",
+            remedy="Leave it out.",
+        )
+    return read_tokenizer(path, tower.ids)
 
 
 def _tops(found: Second, tower: Tower, content: Mapping[str, Any]) -> Tops:
