@@ -66,12 +66,12 @@ ablate:
         "modality.mask={kind: inverse_block, size: 2, adjust: 0.1, ratio: 0.5}",
     ).cells  # fmt: skip
     assert [cell.values["objective.masks_per_sample"] for cell in cells] == ["1", "2", "2"]
-    for cell, section, change in zip(
-        cells,
-        ("objective", "modality.mask", "objective.decoder"),
-        ({"masks_per_sample": 1}, {"ratio": 0.75}, {"layers": 1}),
-        strict=True,
-    ):
+    changes: list[tuple[str, dict[str, float]]] = [
+        ("objective", {"masks_per_sample": 1}),
+        ("modality.mask", {"ratio": 0.75}),
+        ("objective.decoder", {"layers": 1}),
+    ]
+    for cell, (section, change) in zip(cells, changes, strict=True):
         here, before = cell.settings, base.settings
         for part in section.split("."):
             here, before = getattr(here, part), getattr(before, part)
