@@ -169,11 +169,12 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
         only_finetunes = self.pretrain is None and self.finetune is not None
-        depth = self.encoder.depth - getattr(self.objective, "prenet_depth", 0)
-        if self.objective.top_k > depth and not only_finetunes:
+        prenet = getattr(self.objective, "prenet_depth", 0)
+        if self.objective.top_k > self.encoder.depth - prenet and not only_finetunes:
+            without = f" without the {prenet} of objective.prenet_depth" if prenet else ""
             raise ValueError(
-                f"objective.top_k {self.objective.top_k} is more than the {depth} blocks that can "
-                "give targets (encoder.depth, without objective.prenet_depth)"
+                f"objective.top_k {self.objective.top_k} is more than encoder.depth "
+                f"{self.encoder.depth}{without}: there are not so many blocks to average"
             )
         self.modality.check_encoder(self.encoder)
         if self.probe is not None:

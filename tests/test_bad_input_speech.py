@@ -142,7 +142,6 @@ def test_table__that_cannot_be_used_is_refused_and_leaves_nothing(
     [
         ("modality.frontend.kind=logml", ["frontend.kind = logml", "Did you mean logmel?"]),
         ("modality.frontend.num_band=9", ["frontend.num_bands?"]),
-        ("modality.frontend.positions.kernel=4", ["kernel 4 is even"]),
         ("modality.store.min_seconds=0.01", ["min_seconds = 0.01", "0.025"]),
         ("modality.store.max_seconds=0.15", ["max_seconds 0.15", "twice min_seconds 0.1"]),
         ("modality.mask.length=0", ["modality.mask.length = 0"]),

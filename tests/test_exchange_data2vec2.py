@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from d2v.data2vec2 import Data2Vec2Settings
-from d2v.exchange.foreign_files import read_file
+from d2v.exchange.fairseq.reader import read_fairseq
 from d2v.exchange.land import land
 from d2v.exchange.own_recipe import recipe_of
 from d2v.modalities.vision.frontend import sincos_table
@@ -221,8 +221,10 @@ def test_without_settings__those_of_the_published_model_hold(
     tensors = wide(kind, dim, patch, depth=24)
     if kind == "AUDIO":
         tensors[f"{tower(kind)}alibi_scale"] = torch.empty(1).expand(1, 1, heads, 1, 1)
-    path = written(tmp_path / "two.pt", {"cfg": None, "model": tensors})
-    foreign = read_file(path, num_heads=None, tokenizer=None)
+    # Tensors of one number, seen many times: a file must hold every value.
+    whole = {"cfg": None, "model": tensors}
+    path = tmp_path / "two.pt"
+    foreign = read_fairseq(path, whole, tensors, num_heads=None, tokenizer=None)
     recipe = recipe_of(foreign, tmp_path / "two")
     objective = objective_of(recipe)
     assert recipe.encoder.num_heads == heads
