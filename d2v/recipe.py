@@ -176,12 +176,28 @@ class Recipe(Settings):
                 f"objective.top_k {self.objective.top_k} is more than encoder.depth "
                 f"{self.encoder.depth}{without}: there are not so many blocks to average"
             )
+        if isinstance(self.objective, Data2Vec2Settings) and self.pretrain is not None:
+            self._check_visible_only(self.objective)
         self.modality.check_encoder(self.encoder)
         if self.probe is not None:
             self._check_probe(self.probe)
         if self.finetune is not None:
             self.while_finetuning()
         return self
+
+    def _check_visible_only(self, objective: Data2Vec2Settings) -> None:
+        vain = [
+            f"modality.mask.{name}"
+            for name in ("random_rate", "keep_rate", "channel_ratio")
+            if getattr(self.modality.mask, name, 0) > 0
+        ]
+        if objective.prefix_weight > 0 and not self.modality.has_cls:
+            vain.append("objective.prefix_weight")
+        if vain:
+            raise ValueError(
+                f"{' and '.join(vain)} would do nothing: the student of data2vec2 reads nothing at "
+                "masked places, and a prefix token only where the modality has one; leave it out"
+            )
 
     def _check_probe(self, probe: ProbeSettings) -> None:
         if probe.block is not None and probe.block > self.encoder.depth:

@@ -117,6 +117,15 @@ def test_export__a_folder_that_is_taken_is_left_alone() -> None:
 
 
 @pytest.mark.usefixtures("run")
+def test_export__a_folder_with_the_run_in_it_is_left_alone() -> None:
+    worked(d2v("export", RUN, "out", "--to", "hf", "--encoder"))
+    shutil.copytree(RUN, Path("out/run"))
+    found = d2v("export", "out/run", "out", "--to", "hf", "--encoder", "--fresh")
+    refused(found, "out/run lies in out")
+    assert Path("out/run/pretrain/config.yaml").is_file()
+
+
+@pytest.mark.usefixtures("run")
 def test_export__nothing_is_left_where_the_other_library_answers_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -115,6 +115,21 @@ def test_tensors__that_are_missing_are_named(spoilt: Callable[..., Path]) -> Non
         ours(folder)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"num_hidden_layers": 10**8}, "100,000,000 blocks"),
+        ({"hidden_size": 3_000_000, "intermediate_size": 6_000_000}, "width 3,000,000"),
+    ],
+)
+def test_sizes__that_the_tensors_cannot_fill_are_refused_before_anything_is_made(
+    spoilt: Callable[..., Path], settings: dict[str, int], told: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        ours(spoilt("vision", **settings))
+    assert told in str(caught.value)
+
+
 def test_tensors__that_nobody_knows_are_named(spoilt: Callable[..., Path]) -> None:
     folder = spoilt("text", lambda t: t.update({"encoder.layer.3.extra": torch.zeros(2)}))
     with pytest.raises(UsageError, match=r"1 unknown: encoder\.layer\.3\.extra"):

@@ -13,6 +13,7 @@ from d2v.commands.plan import pretrain_plan
 from d2v.config import ShippedRecipe, flat, load_recipe, shipped_recipes
 from d2v.core.schedules import Horizon, ema_decay
 from d2v.data2vec2 import Data2Vec2Settings
+from d2v.errors import UsageError
 from d2v.recipe import Recipe
 
 ALL: dict[str, Any] = {
@@ -416,3 +417,20 @@ def test_horizon__teacher_of_the_largest_models_stands_still_at_the_end() -> Non
         horizon = Horizon(total_steps=steps, steps_per_epoch=1000)
         assert ema_decay(299_999, recipe.objective.tau, horizon) < 1
         assert ema_decay(300_000, recipe.objective.tau, horizon) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "told"),
+    [
+        ("text/pydoc", "modality.mask.random_rate=0.1", "modality.mask.random_rate"),
+        ("text/pydoc", "modality.mask.keep_rate=0.1", "modality.mask.keep_rate"),
+        ("speech/spoken", "modality.mask.channel_ratio=0.2", "modality.mask.channel_ratio"),
+        ("vision/digits", "objective.prefix_weight=1", "objective.prefix_weight"),
+    ],
+)
+def test_settings__that_visible_only_students_cannot_use_are_refused(
+    recipe: str, setting: str, told: str
+) -> None:
+    load_recipe(recipe, ["objective=data2vec2"], Recipe)
+    with pytest.raises(UsageError, match=f"{told} would do nothing"):
+        load_recipe(recipe, ["objective=data2vec2", setting], Recipe)

@@ -63,7 +63,7 @@ def run(request: Request) -> Report:
         D2VError: the library gives other outputs; nothing is left.
     """
     dest = request.dest.expanduser()
-    check_free(dest, fresh=request.fresh)
+    check_free(dest, run=request.run, fresh=request.fresh)
     _check_licence(request.licence)
     chosen = Chosen(encoder=request.encoder, teacher=request.teacher, licence=request.licence)
     outgoing = outgoing_model(request.run.expanduser(), chosen)
@@ -86,8 +86,13 @@ def run(request: Request) -> Report:
     return _report(request, outgoing, exported, dest)
 
 
-def check_free(dest: Path, *, fresh: bool) -> None:
+def check_free(dest: Path, *, run: Path, fresh: bool) -> None:
     """Refuse a folder that holds something, unless it is an earlier export to be replaced.
+
+    Args:
+        dest: to be written.
+        run: what is exported; it must not lie in there.
+        fresh: whether an earlier export may go.
 
     Raises:
         UsageError: says what is there.
@@ -95,6 +100,10 @@ def check_free(dest: Path, *, fresh: bool) -> None:
     if dest.resolve() == Path.cwd():  # the folder is put in its place: this one would be gone
         raise UsageError(
             f"{dest} is the folder that you are in", remedy="Name one that is not there."
+        )
+    if run.resolve().is_relative_to(dest.resolve()):
+        raise UsageError(
+            f"{run} lies in {dest}, which would be replaced", remedy="Name another folder."
         )
     if not dest.exists() or (dest.is_dir() and not any(dest.iterdir())):
         return

@@ -97,7 +97,7 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UsageError(
-                    f"Another process is preparing {folder} right now",
+                    f"Another process is writing {folder} right now",
                     remedy="Wait for it to finish, or choose another folder.",
                 ) from None
             # Some network file systems know no locks: go on without one.

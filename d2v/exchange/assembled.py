@@ -13,6 +13,7 @@ from d2v.core.encoder import Encoder
 from d2v.core.seeding import generator_for
 from d2v.data2vec import build_head
 from d2v.data2vec2 import Data2Vec2Settings
+from d2v.errors import UsageError
 from d2v.exchange.account import TEACHER, Accounted, account
 from d2v.exchange.foreign import Foreign
 from d2v.modalities import build_modality
@@ -74,6 +75,7 @@ def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
     Raises:
         UsageError: a tensor is missing, of another shape, or known to nobody.
     """
+    _check_size(foreign, recipe, place)
     frontend = build_modality(recipe.modality).build_frontend(recipe.encoder)
     encoder = Encoder(recipe.encoder)
     parts: dict[str, nn.Module] = {"frontend": frontend, "encoder": encoder}
@@ -98,6 +100,20 @@ def assembled(foreign: Foreign, recipe: Recipe, place: str) -> Assembled:
     if model is not None:
         model.copy_to_average()
     return Assembled(parts=parts, model=model, task=task, accounted=accounted)
+
+
+def _check_size(foreign: Foreign, recipe: Recipe, place: str) -> None:
+    """Refuse settings of a model that the file cannot hold, before anything of its size is made."""
+    e = recipe.encoder
+    wanted = e.depth * e.dim**2 * (4 + 2 * e.mlp_ratio)  # matrices of the blocks alone
+    found = sum(tensor.numel() for tensor in foreign.tensors.values())
+    if wanted > found:
+        raise UsageError(
+            f"The settings of {place} ask for {e.depth:,} blocks of width {e.dim:,}, which are "
+            f"{wanted:,.0f} numbers, and it holds {found:,}",
+            expected="settings that belong to the tensors",
+            remedy="Check that the file is whole and that its settings belong to it.",
+        )
 
 
 def _regression_head(recipe: Recipe, frontend: Frontend) -> nn.Module:

@@ -100,6 +100,13 @@ def read_huggingface(folder: Path, *, num_heads: int | None, tokenizer: Path | N
     if own is not None:
         _refuse(tokenizer, f"{folder} has all that it needs")
         return own
+    blocks = values.get("num_hidden_layers")
+    if isinstance(blocks, int) and blocks > len(tensors):  # before anything is made for each
+        raise UsageError(
+            f"{folder / CONFIG} tells of {blocks:,} blocks, and the folder holds {len(tensors):,} "
+            "tensors",
+            expected="settings that belong to the tensors",
+        )
     prefix = f"{kind.prefix}."
     on_top = any(name.startswith(prefix) for name in tensors)
     name = _class_name(kind, values, frozenset(tensors) if on_top else frozenset())
