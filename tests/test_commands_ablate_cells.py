@@ -223,7 +223,7 @@ def yaml_task(name: str, **more: object):  # type: ignore[no-untyped-def]  # one
 BAD = {
     "unknown axis": (("ablate.axes.objective.topk=[1]",),
                      ("objective.topk", "Did you mean objective.top_k?")),
-    "bad value": (("ablate.axes.objective.top_k=[1,9]",), ("top_k = 9", "more than encoder.depth 2")),
+    "bad value": (("ablate.axes.objective.top_k=[1,9]",), ("top_k = 9", "encoder.depth 2")),
     "bad word": (("ablate.axes.objective.target_feature=[fnn]",), ("'ffn'", "Did you mean ffn?")),
     "stage": (("ablate.axes.pretrain=[1]",), ("pretrain is no setting", "objective.top_k")),
     "seed": (("ablate.axes.seed=[1,2]",), ("Seeds are ablate.seeds",)),
