@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from d2v.cli_parts import verbosity_of
 from d2v.cli_predict import BatchSize, given_inputs
 from d2v.errors import UsageError
 from d2v.parameters import Fresh, Quiet, Verbose
@@ -96,8 +97,7 @@ def embed(
 ) -> None:
     """Write features of files, folders or shards to a file."""
     with explained_errors(verbose):
-        if quiet and verbose:
-            raise UsageError("--quiet and --verbose exclude each other", remedy="Drop one of them")
+        verbosity = verbosity_of(quiet, verbose)
         if per_token and pool is not None:
             raise UsageError("--per-token and --pool exclude each other", remedy="Drop one of them")
         given = given_inputs(inputs)
@@ -115,7 +115,7 @@ def embed(
             batch_size=batch_size,
             runs=runs,
             fresh=fresh,
-            verbosity=verbose - quiet,
+            verbosity=verbosity,
         )
         outcome = command.run(request)
         show(outcome.report)

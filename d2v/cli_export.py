@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from d2v.errors import UsageError
+from d2v.cli_parts import verbosity_of
 from d2v.parameters import Quiet, Verbose
 from d2v.terminal import explained_errors, show
 
@@ -58,12 +58,11 @@ def export(
 ) -> None:
     """Write a model for another library, and check that it gives the same there."""
     with explained_errors(verbose):
-        if quiet and verbose:
-            raise UsageError("--quiet and --verbose exclude each other", remedy="Drop one of them")
+        verbosity = verbosity_of(quiet, verbose)
         from d2v.commands import export as command
 
         request = command.Request(
             run=run, dest=dest, to=to, encoder=encoder or teacher, teacher=teacher,
-            licence=licence, fresh=fresh, verbosity=verbose - quiet,
+            licence=licence, fresh=fresh, verbosity=verbosity,
         )  # fmt: skip
         show(command.run(request))

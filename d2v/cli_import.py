@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from d2v.errors import UsageError
+from d2v.cli_parts import verbosity_of
 from d2v.parameters import Quiet, Verbose
 from d2v.terminal import explained_errors, show
 
@@ -56,8 +56,7 @@ def import_model(
 ) -> None:
     """Make a model of another library one of d2v's: to probe, fine-tune, pre-train, ask."""
     with explained_errors(verbose):
-        if quiet and verbose:
-            raise UsageError("--quiet and --verbose exclude each other", remedy="Drop one of them")
+        verbosity = verbosity_of(quiet, verbose)
         from d2v.commands import import_ as command
 
         request = command.Request(
@@ -66,6 +65,6 @@ def import_model(
             num_heads=num_heads,
             tokenizer=tokenizer,
             fresh=fresh,
-            verbosity=verbose - quiet,
+            verbosity=verbosity,
         )
         show(command.run(request))

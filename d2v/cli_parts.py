@@ -63,19 +63,24 @@ def options_of(
     """What the command line asks beside the recipe. Raises UsageError."""
     from d2v.commands.options import Options
 
-    if quiet and verbose:
-        raise UsageError("--quiet and --verbose exclude each other", remedy="Drop one of them")
     return Options(
         out=out,
         dry_run=dry_run,
         fresh=fresh,
-        verbosity=verbose - quiet,
+        verbosity=verbosity_of(quiet, verbose),
         check=check,
         nproc=nproc,
         stages=stages,
         jobs=jobs,
         slurm=slurm,
     )
+
+
+def verbosity_of(quiet: bool, verbose: bool) -> int:
+    """-1 quiet, 0 normal, 1 verbose. Raises UsageError where both are asked for."""
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose exclude each other", remedy="Drop one of them")
+    return verbose - quiet
 
 
 def launch_all(options: "Options") -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from d2v.cli_parts import verbosity_of
 from d2v.errors import UsageError
 from d2v.parameters import Quiet, Verbose
 from d2v.terminal import explained_errors, show
@@ -73,8 +74,7 @@ def predict(
 ) -> None:
     """Apply a fine-tuned model to files, folders or standard input."""
     with explained_errors(verbose):
-        if quiet and verbose:
-            raise UsageError("--quiet and --verbose exclude each other", remedy="Drop one of them")
+        verbosity = verbosity_of(quiet, verbose)
         on_terminal = output is None and sys.stdout.isatty()
         from d2v.commands import predict as command
 
@@ -85,7 +85,7 @@ def predict(
             top=top,
             batch_size=batch_size,
             with_readings=not no_lm,
-            verbosity=verbose - quiet,
+            verbosity=verbosity,
         )
         with command.opened(output, sys.stdout) as file:
             outcome = command.run(request, file)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -50,6 +50,12 @@ class Same(Link):
     def to_theirs(self, ours: Tensor) -> list[Tensor]:
         """Ours with the leading axes."""
         return [ours.reshape((1,) * self.leading + ours.shape)]
+
+
+def both(ours: str, theirs: str) -> Iterator[Link]:
+    """Weight and bias of a module."""
+    for kind in ("weight", "bias"):
+        yield Same(f"{ours}.{kind}", (f"{theirs}.{kind}",))
 
 
 @dataclass(frozen=True)

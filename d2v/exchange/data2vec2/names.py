@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Size, Tensor
 
-from d2v.exchange.fairseq.names import both
-from d2v.exchange.links import Link, Same
+from d2v.exchange.fairseq.names import convolution_links
+from d2v.exchange.links import Link, Same, both
 from d2v.modalities.speech.convolution import ConvolutionSettings
 from d2v.modalities.vision.frontend import FrontendSettings
 
@@ -103,21 +103,10 @@ def picture_links(ours: str, tower: str, settings: FrontendSettings) -> list[Lin
 
 def speech_links(ours: str, tower: str, settings: ConvolutionSettings) -> list[Link]:
     """Convolutions, projection, positions and the scale of attention's distance."""
-    links: list[Link] = []
-    for number in range(len(settings.layers)):
-        layer = f"{tower}local_encoder.conv_layers.{number}"
-        links.append(Same(f"{ours}.extractor.weights.{number}", (f"{layer}.0.weight",)))
-        if settings.bias:
-            links.append(Same(f"{ours}.extractor.biases.{number}", (f"{layer}.0.bias",)))
-        links += both(f"{ours}.extractor.norms.{number}", f"{layer}.2.1")
+    layers, positions = f"{tower}local_encoder.conv_layers", f"{tower}relative_positional_encoder"
+    links = convolution_links(ours, layers, positions, settings, first=1)
     links += both(f"{ours}.extractor.norm", f"{tower}project_features.1")
     links += both(f"{ours}.projection", f"{tower}project_features.2")
-    for number in range(settings.positions.num_layers):
-        layer = f"{tower}relative_positional_encoder.{number + 1}.0"
-        links += [
-            Same(f"{ours}.positions.weights.{number}", (f"{layer}.weight",)),
-            Same(f"{ours}.positions.biases.{number}", (f"{layer}.bias",)),
-        ]
     if settings.positions.alibi:
         links.append(ScaleOfHeads(f"{ours}.alibi.scale", (f"{tower}alibi_scale",)))
     return links

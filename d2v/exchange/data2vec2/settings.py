@@ -16,10 +16,9 @@ from d2v.errors import UsageError
 from d2v.exchange.data2vec2.look import Second
 from d2v.exchange.data2vec2.names import block_links
 from d2v.exchange.data2vec2.published import HEADS, Published
-from d2v.exchange.fairseq.names import both
 from d2v.exchange.fairseq.settings import check_told, number, objective_of
 from d2v.exchange.huggingface.config import mlp_ratio
-from d2v.exchange.links import Link
+from d2v.exchange.links import Link, both
 
 _PICTURES_EPS, _EPS = 1e-6, 1e-5
 _WANTED = {"layer_norm_first": False, "norm_affine": True}

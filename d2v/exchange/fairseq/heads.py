@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from d2v.exchange.fairseq.names import both
 from d2v.exchange.fairseq.settings import Told, number
-from d2v.exchange.links import Link
+from d2v.exchange.links import Link, both
 from d2v.exchange.pickled import as_plain
 from d2v.exchange.task_head import TaskHead
 from d2v.tasks.transcripts import check_symbols

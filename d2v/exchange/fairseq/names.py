@@ -5,9 +5,7 @@ The averaged encoder (`_ema`) bears the same names without the part that was ave
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from d2v.exchange.links import Link, Same, Stacked
+from d2v.exchange.links import Link, Same, Stacked, both
 from d2v.modalities.speech.convolution import ConvolutionSettings
 
 _BOTH = ("weight", "bias")
@@ -58,19 +56,36 @@ def speech_frontend_links(
         settings: of the frontend.
         mask_token: whether there is a mask vector.
     """
-    links: list[Link] = []
-    for number in range(len(settings.layers)):
-        layer = f"{theirs}feature_extractor.conv_layers.{number}"
-        links.append(Same(f"{ours}.extractor.weights.{number}", (f"{layer}.0.weight",)))
-        if settings.bias:
-            links.append(Same(f"{ours}.extractor.biases.{number}", (f"{layer}.0.bias",)))
-        links += both(f"{ours}.extractor.norms.{number}", f"{layer}.2.1")
+    layers = f"{theirs}feature_extractor.conv_layers"
+    links = convolution_links(ours, layers, f"{positions}pos_conv", settings)
     links += both(f"{ours}.extractor.norm", f"{theirs}layer_norm")
     links += both(f"{ours}.projection", f"{theirs}post_extract_proj")
     if mask_token:
         links.append(Same(f"{ours}.mask_token", (f"{theirs}mask_emb",)))
+    return links
+
+
+def convolution_links(
+    ours: str, layers: str, positions: str, settings: ConvolutionSettings, *, first: int = 0
+) -> list[Link]:
+    """The convolutions of features and positions; data2vec 2.0 has the same under other names.
+
+    Args:
+        ours: "frontend" or "teacher.frontend".
+        layers: what stands before the number of a convolution.
+        positions: the same of positions.
+        settings: of the frontend.
+        first: number of the first convolution of positions.
+    """
+    links: list[Link] = []
+    for number in range(len(settings.layers)):
+        layer = f"{layers}.{number}"
+        links.append(Same(f"{ours}.extractor.weights.{number}", (f"{layer}.0.weight",)))
+        if settings.bias:
+            links.append(Same(f"{ours}.extractor.biases.{number}", (f"{layer}.0.bias",)))
+        links += both(f"{ours}.extractor.norms.{number}", f"{layer}.2.1")
     for number in range(settings.positions.num_layers):
-        layer = f"{positions}pos_conv.{number}.0"
+        layer = f"{positions}.{first + number}.0"
         links += [
             Same(f"{ours}.positions.weights.{number}", (f"{layer}.weight",)),
             Same(f"{ours}.positions.biases.{number}", (f"{layer}.bias",)),
@@ -91,9 +106,3 @@ def text_frontend_links(ours: str, theirs: str, norm: str) -> list[Link]:
         Same(f"{ours}.positions", (f"{theirs}embed_positions.weight",)),
         *both(f"{ours}.norm", f"{theirs}{norm}"),
     ]
-
-
-def both(ours: str, theirs: str) -> Iterator[Link]:
-    """Weight and bias."""
-    for kind in _BOTH:
-        yield Same(f"{ours}.{kind}", (f"{theirs}.{kind}",))

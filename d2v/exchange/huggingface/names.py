@@ -5,12 +5,12 @@ The tables hold for the bare models; `prefixed` serves those with a head on top.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
 from d2v.core.encoder import EncoderSettings
-from d2v.exchange.links import KeylessBias, Link, Same, Stacked
+from d2v.exchange.links import KeylessBias, Link, Same, Stacked, both
 from d2v.modalities.speech.convolution import ConvolutionSettings
 from d2v.modalities.text.frontend import FrontendSettings as TextFrontendSettings
 from d2v.modalities.vision.frontend import FrontendSettings as VisionFrontendSettings
@@ -31,7 +31,7 @@ def vision_links(
     """
     embeddings = "embeddings"
     links: list[Link] = [
-        *_both("frontend.patch_embed.proj", f"{embeddings}.patch_embeddings.projection"),
+        *both("frontend.patch_embed.proj", f"{embeddings}.patch_embeddings.projection"),
         Same("frontend.cls_token", (f"{embeddings}.cls_token",), leading=2),
     ]
     if mask_token:
@@ -54,15 +54,15 @@ def vision_links(
                 )
             )
         links += [
-            *_both(f"{ours}.norm1", f"{theirs}.layernorm_before"),
+            *both(f"{ours}.norm1", f"{theirs}.layernorm_before"),
             Stacked(f"{ours}.attn.qkv.weight", _three(attention, "weight")),
             KeylessBias(
                 f"{ours}.attn.qkv.bias", (f"{attention}.query.bias", f"{attention}.value.bias")
             ),
-            *_both(f"{ours}.attn.proj", f"{theirs}.attention.output.dense"),
-            *_both(f"{ours}.norm2", f"{theirs}.layernorm_after"),
-            *_both(f"{ours}.mlp.fc1", f"{theirs}.intermediate.dense"),
-            *_both(f"{ours}.mlp.fc2", f"{theirs}.output.dense"),
+            *both(f"{ours}.attn.proj", f"{theirs}.attention.output.dense"),
+            *both(f"{ours}.norm2", f"{theirs}.layernorm_after"),
+            *both(f"{ours}.mlp.fc1", f"{theirs}.intermediate.dense"),
+            *both(f"{ours}.mlp.fc2", f"{theirs}.output.dense"),
         ]
         if encoder.layer_scale is not None:
             links += [
@@ -70,7 +70,7 @@ def vision_links(
                 Same(f"{ours}.ls2.gamma", (f"{theirs}.lambda_2",)),
             ]
     if encoder.final_norm:
-        links += _both("encoder.norm", "layernorm")
+        links += both("encoder.norm", "layernorm")
     return links
 
 
@@ -90,10 +90,10 @@ def speech_links(
         links.append(Same(f"frontend.extractor.weights.{number}", (f"{layer}.conv.weight",)))
         if frontend.bias:
             links.append(Same(f"frontend.extractor.biases.{number}", (f"{layer}.conv.bias",)))
-        links += _both(f"frontend.extractor.norms.{number}", f"{layer}.layer_norm")
+        links += both(f"frontend.extractor.norms.{number}", f"{layer}.layer_norm")
     links += [
-        *_both("frontend.extractor.norm", "feature_projection.layer_norm"),
-        *_both("frontend.projection", "feature_projection.projection"),
+        *both("frontend.extractor.norm", "feature_projection.layer_norm"),
+        *both("frontend.projection", "feature_projection.projection"),
     ]
     if mask_token:
         links.append(Same("frontend.mask_token", ("masked_spec_embed",)))
@@ -103,18 +103,18 @@ def speech_links(
             Same(f"frontend.positions.weights.{number}", (f"{layer}.weight",)),
             Same(f"frontend.positions.biases.{number}", (f"{layer}.bias",)),
         ]
-    links += _both("encoder.input_norm", "encoder.layer_norm")
+    links += both("encoder.input_norm", "encoder.layer_norm")
     for number in range(encoder.depth):
         ours, theirs = f"encoder.blocks.{number}", f"encoder.layers.{number}"
         parts = [f"{theirs}.attention.{part}_proj" for part in "qkv"]
         links += [
             *(Stacked(f"{ours}.attn.qkv.{kind}", tuple(f"{part}.{kind}" for part in parts))
               for kind in _BOTH),
-            *_both(f"{ours}.attn.proj", f"{theirs}.attention.out_proj"),
-            *_both(f"{ours}.norm1", f"{theirs}.layer_norm"),
-            *_both(f"{ours}.mlp.fc1", f"{theirs}.feed_forward.intermediate_dense"),
-            *_both(f"{ours}.mlp.fc2", f"{theirs}.feed_forward.output_dense"),
-            *_both(f"{ours}.norm2", f"{theirs}.final_layer_norm"),
+            *both(f"{ours}.attn.proj", f"{theirs}.attention.out_proj"),
+            *both(f"{ours}.norm1", f"{theirs}.layer_norm"),
+            *both(f"{ours}.mlp.fc1", f"{theirs}.feed_forward.intermediate_dense"),
+            *both(f"{ours}.mlp.fc2", f"{theirs}.feed_forward.output_dense"),
+            *both(f"{ours}.norm2", f"{theirs}.final_layer_norm"),
         ]  # fmt: skip
     return links
 
@@ -130,7 +130,7 @@ def text_links(frontend: TextFrontendSettings, encoder: EncoderSettings) -> list
     links: list[Link] = [
         Same("frontend.token_embed", (f"{embeddings}.word_embeddings.weight",)),
         Same("frontend.positions", (f"{embeddings}.position_embeddings.weight",)),
-        *_both("frontend.norm", f"{embeddings}.LayerNorm"),
+        *both("frontend.norm", f"{embeddings}.LayerNorm"),
     ]
     if frontend.token_types:
         links.append(Same("frontend.token_types", (f"{embeddings}.token_type_embeddings.weight",)))
@@ -139,11 +139,11 @@ def text_links(frontend: TextFrontendSettings, encoder: EncoderSettings) -> list
         attention = f"{theirs}.attention.self"
         links += [
             *(Stacked(f"{ours}.attn.qkv.{kind}", _three(attention, kind)) for kind in _BOTH),
-            *_both(f"{ours}.attn.proj", f"{theirs}.attention.output.dense"),
-            *_both(f"{ours}.norm1", f"{theirs}.attention.output.LayerNorm"),
-            *_both(f"{ours}.mlp.fc1", f"{theirs}.intermediate.dense"),
-            *_both(f"{ours}.mlp.fc2", f"{theirs}.output.dense"),
-            *_both(f"{ours}.norm2", f"{theirs}.output.LayerNorm"),
+            *both(f"{ours}.attn.proj", f"{theirs}.attention.output.dense"),
+            *both(f"{ours}.norm1", f"{theirs}.attention.output.LayerNorm"),
+            *both(f"{ours}.mlp.fc1", f"{theirs}.intermediate.dense"),
+            *both(f"{ours}.mlp.fc2", f"{theirs}.output.dense"),
+            *both(f"{ours}.norm2", f"{theirs}.output.LayerNorm"),
         ]
     return links
 
@@ -155,12 +155,6 @@ def prefixed(links: list[Link], prefix: str) -> list[Link]:
 
 def _renamed(link: _AnyLink, names: Mapping[str, str]) -> _AnyLink:
     return replace(link, theirs=tuple(names[name] for name in link.theirs))  # type: ignore[type-var]  # links are dataclasses
-
-
-def _both(ours: str, theirs: str) -> Iterator[Link]:
-    """Weight and bias."""
-    for kind in _BOTH:
-        yield Same(f"{ours}.{kind}", (f"{theirs}.{kind}",))
 
 
 def _three(attention: str, kind: str) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from d2v.exchange.foreign import Foreign
-from d2v.exchange.links import Layout, Link
+from d2v.exchange.links import Layout, Link, both
 from d2v.exchange.pickled import as_plain
 from d2v.exchange.pictures.vit_heads import classifier
-from d2v.exchange.pictures.vit_names import BEIT, anew, both, vit_links
+from d2v.exchange.pictures.vit_names import BEIT, anew, vit_links
 from d2v.exchange.pictures.vit_settings import (
     HALF,
     IMAGENET,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from d2v.exchange.pictures.vit_names import both
+from d2v.exchange.links import both
 from d2v.exchange.task_head import TaskHead
 
 _NORM, _HEAD = "fc_norm", "head"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from d2v.core.encoder import EncoderSettings
-from d2v.exchange.links import KeylessBias, Link, Same
+from d2v.exchange.links import KeylessBias, Link, Same, both
 from d2v.modalities.vision.frontend import FrontendSettings
 
 TABLE = "relative_position_bias_table"
@@ -110,12 +110,6 @@ def anew(encoder: EncoderSettings, kept: Kept, *, ours: str = "") -> dict[str, s
             name = f"{ours}encoder.blocks.{number}.attn.qkv.bias"
             found[name] = "the model has no such bias; ours starts at zero, which changes nothing"
     return found
-
-
-def both(ours: str, theirs: str) -> Iterator[Link]:
-    """Weight and bias."""
-    for kind in ("weight", "bias"):
-        yield Same(f"{ours}.{kind}", (f"{theirs}.{kind}",))
 
 
 def _block(names: Names, ours: str, theirs: str, bias: QkvBias) -> Iterator[Link]:
