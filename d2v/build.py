@@ -25,6 +25,8 @@ from d2v.recipe import Recipe
 from d2v.settings import Settings
 from d2v.types import Frontend
 
+Network = Literal["student", "teacher"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenEncoder:
@@ -60,9 +62,7 @@ def untrained_encoder(recipe: Recipe, trained: FrozenEncoder) -> FrozenEncoder:
     return frozen(model.frontend, model.encoder, recipe, f"untrained, seed {recipe.seed}")
 
 
-def load_encoder(
-    recipe: Recipe, path: Path, network: Literal["student", "teacher"] = "student"
-) -> FrozenEncoder:
+def load_encoder(recipe: Recipe, path: Path, network: Network = "student") -> FrozenEncoder:
     """The student or teacher of a checkpoint.
 
     Args:
@@ -85,11 +85,21 @@ def load_network(
     checkpoint: Checkpoint,
     frontend: Frontend,
     encoder: Encoder,
-    network: Literal["student", "teacher"] = "student",
+    network: Network = "student",
 ) -> None:
-    """Put the weights of a checkpoint's student or teacher into modules of its architecture."""
+    """Put the weights of a checkpoint's student or teacher into modules of its architecture.
+
+    Raises:
+        UsageError: it has no teacher.
+    """
     tensors = checkpoint.tensors["model"]
     prefix = "teacher." if network == "teacher" else ""
+    if prefix and not _part(tensors, "teacher.encoder."):
+        raise UsageError(
+            f"{checkpoint.path} has no teacher",
+            expected="a checkpoint of d2v pretrain, or one imported with its teacher",
+            remedy="Take the student: probe.network=student, --network student, no --teacher.",
+        )
     encoder.load_state_dict(_part(tensors, f"{prefix}encoder."))
     own_frontend = _part(tensors, f"{prefix}frontend.")
     frontend.load_state_dict(own_frontend or _part(tensors, "frontend."))

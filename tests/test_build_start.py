@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from d2v.build import build_objective, identity, start_from
+from d2v.build import build_objective, identity, load_encoder, start_from
 from d2v.core.schedules import Horizon
 from d2v.data2vec import Distillation
 from d2v.engine.checkpoint import save_checkpoint
@@ -110,6 +110,13 @@ def test_teacher__that_averaged_more_or_less_is_taken_as_far_as_it_goes(
     if own:  # what was not averaged, the teacher had from its student
         source = "teacher.frontend." if then == "all" else "frontend."
         assert same(own, part(found, source))
+
+
+def test_encoder__of_a_teacher_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    stored(tmp_path, recipe_of(), without="teacher.")
+    with pytest.raises(UsageError, match="has no teacher.*network=student"):
+        load_encoder(recipe_of(), tmp_path, "teacher")
+    assert load_encoder(recipe_of(), tmp_path, "student").digest
 
 
 def test_teacher__that_is_not_there_is_refused_where_it_is_wanted(tmp_path: Path) -> None:

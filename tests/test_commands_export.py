@@ -76,6 +76,13 @@ def test_export__the_fine_tuned_model_loads_in_transformers_and_in_timm() -> Non
 
 
 @pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(("to", "program"), [("onnx", "model.onnx"), ("torch", "model.pt2")])
+def test_export__a_program_is_written_with_how_to_call_it(to: str, program: str) -> None:
+    worked(d2v("export", RUN, "out", "--to", to), "largest difference", program)
+    assert {program, "README.md", "inputs.json"} <= set(left(Path("out")))
+
+
+@pytest.mark.usefixtures("run")
 def test_export__the_encoder_is_the_students_or_the_teachers() -> None:
     worked(d2v("export", RUN, "student", "--to", "hf", "--encoder"), "student of my")
     worked(d2v("export", RUN / "pretrain", "teacher", "--to", "hf", "--teacher"), "teacher of my")

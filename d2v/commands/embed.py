@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from d2v.build import Network
 from d2v.commands.bar import Bar
 from d2v.commands.embed_formats import Format, format_of
 from d2v.commands.embed_inputs import open_source
-from d2v.commands.embed_model import Embedder, Network, load_embedder, place_of
+from d2v.commands.embed_model import Embedder, load_embedder, place_of
 from d2v.commands.embed_out import Record, assemble, check_out, errors_of, finished
 from d2v.commands.embed_parts import Parts, opened
 from d2v.commands.embed_source import Embed, Source

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from d2v.architecture import find_config
-from d2v.build import FrozenEncoder, fitting_checkpoint, frozen, load_network
+from d2v.build import FrozenEncoder, Network, fitting_checkpoint, frozen, load_network
 from d2v.commands.learned import take_over
+from d2v.commands.saved_recipe import saved_recipe
 from d2v.config import load_recipe, shipped_recipes
 from d2v.core.encoder import Encoder
 from d2v.core.probing import ProbeSettings
@@ -25,9 +25,7 @@ from d2v.modalities import Modality, build_modality
 from d2v.model_folder import find_model, load_model
 from d2v.recipe import Recipe
 
-Network = Literal["student", "teacher"]
 Precision = Literal["auto", "float32", "bfloat16"]
-_SECTIONS = ("name", "seed", "device", "modality", "encoder", "objective", "data", "probe")
 _PLACES = "a run directory, a checkpoint, an imported model or the folder of a fine-tuned one"
 
 
@@ -112,8 +110,9 @@ def load_embedder(place: Path, network: Network | None, scratch: Path) -> Embedd
             expected=_PLACES,
             remedy="Name a folder with pretrain/config.yaml, such as runs/vision/digits.",
         )
-    recipe, asked = _read_recipe(config)
+    recipe, values = saved_recipe(config)
     recipe = _on_this_machine(recipe)
+    asked: Precision = (values.get("pretrain") or {}).get("precision", "auto")
     checkpoint = fitting_checkpoint(recipe, place)
     modality = build_modality(recipe.modality)
     take_over(place, scratch, modality, asked="The encoder is that of")
@@ -171,25 +170,6 @@ def _of_model(folder: Path, network: Network | None) -> Embedder:
     )
 
 
-def _read_recipe(config: Path) -> tuple[Recipe, Precision]:
-    """What shapes the encoder and its inputs, and the precision that pre-training asked for.
-
-    How it was trained is left out: an older d2v may have had other settings for it.
-    """
-    try:
-        values = yaml.safe_load(config.read_bytes())
-        sections = {name: values[name] for name in _SECTIONS if name in values}
-        asked: Precision = (values.get("pretrain") or {}).get("precision", "auto")
-        return Recipe.model_validate(sections), asked
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise UsageError(
-            f"{config} makes no sense to this d2v: {' '.join(lines[:3])}",
-            expected="the resolved settings of a run, as d2v pretrain writes them",
-            remedy="Use the version of d2v that wrote it.",
-        ) from error
-
-
 def _on_this_machine(recipe: Recipe) -> Recipe:
     """With what this machine has, where training asked for a GPU."""
     return recipe.model_copy(update={"device": "auto"}) if recipe.device == "cuda" else recipe
@@ -198,13 +178,6 @@ def _on_this_machine(recipe: Recipe) -> Recipe:
 def _read_network(
     recipe: Recipe, checkpoint: Checkpoint, modality: Modality, network: Network, asked: Precision
 ) -> FrozenEncoder:
-    tensors = checkpoint.tensors["model"]
-    if network == "teacher" and not any(name.startswith("teacher.encoder.") for name in tensors):
-        raise UsageError(
-            f"{checkpoint.path} has no teacher",
-            expected="a checkpoint of d2v pretrain, or one imported with its teacher",
-            remedy="Pass --network student.",
-        )
     frontend, encoder = modality.build_frontend(recipe.encoder), Encoder(recipe.encoder)
     load_network(checkpoint, frontend, encoder, network)
     precision = resolve_precision(asked, recipe.encoder, resolve_device(recipe))

@@ -92,8 +92,6 @@ def kept_learned(shards: Path, learned: Path, copy: Path) -> Path | None:
 
 def learned_folder(run: Path) -> Path | None:
     """Where what a run has learned lies, imported or its own; None where nothing was learned."""
-    if (run / "tokenizer.json").is_file():
-        return run
     files = _files_of(run)
     return files[0].parent if files else None
 
@@ -131,18 +129,18 @@ def take_over(
     def no_data() -> Iterable[SourceItem]:
         raise UsageError(
             f"{asked} {start}, and what preparing the data of that run has learned is not there",
-            expected=f"{_run_of(start) / 'prepare' / LEARNED}, as d2v prepare leaves it",
+            expected=f"{run_of(start) / 'prepare' / LEARNED}, as d2v prepare leaves it",
             remedy="Name the run directory, or set modality.tokenizer.path to the tokenizer.json "
             "that the encoder was trained with.",
         )
 
     if not any(folder.iterdir()):
-        for path in _files_of(_run_of(start)):
+        for path in _files_of(run_of(start)):
             _copy(path, folder / path.name)
     modality.learn(no_data, folder)
 
 
-def _run_of(start: Path) -> Path:
+def run_of(start: Path) -> Path:
     """The run directory that a checkpoint lies in; the path itself where it is one."""
     run = start.expanduser()
     while run.name in _INSIDE_A_RUN or run.name.startswith("step-"):

@@ -9,22 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from d2v.architecture import find_config
-from d2v.build import fitting_checkpoint, load_network
-from d2v.commands.learned import learned_folder
+from d2v.build import Network, fitting_checkpoint, load_network
+from d2v.commands.learned import learned_folder, run_of
+from d2v.commands.saved_recipe import saved_recipe
 from d2v.core.encoder import Encoder
 from d2v.errors import UsageError
 from d2v.exchange.outgoing import Outgoing, Table
 from d2v.modalities import build_modality
 from d2v.model_folder import LoadedModel, find_model, load_model
 from d2v.recipe import Recipe
-
-_MODEL = ("name", "seed", "modality", "encoder", "objective")
-"""Sections of a recipe that say what the model is."""
-_INSIDE = ("checkpoints", "pretrain", "finetune", "model")
-"""Folders of a run by which it may be named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +47,7 @@ def outgoing_model(path: Path, chosen: Chosen) -> Outgoing:
         UsageError: there is neither, or no teacher where it is asked for.
         D2VError: the checkpoint is damaged.
     """
-    run = _run_of(path)
+    run = run_of(path)
     model = None if chosen.encoder else _model(path)
     found = _encoder(path, run, chosen) if model is None else _task_model(model)
     return replace(
@@ -92,17 +86,13 @@ def _task_model(loaded: LoadedModel) -> Outgoing:
 
 def _encoder(path: Path, run: Path, chosen: Chosen) -> Outgoing:
     recipe = _recipe(path)
-    network = "teacher" if chosen.teacher else "student"
+    network: Network = "teacher" if chosen.teacher else "student"
     checkpoint = fitting_checkpoint(recipe, path)
     tensors = checkpoint.tensors["model"]
-    if chosen.teacher and not any(name.startswith("teacher.encoder.") for name in tensors):
-        raise UsageError(
-            f"{checkpoint.path} has no teacher", remedy="Leave --teacher out: the student is there."
-        )
     learned = learned_folder(run)
     modality = build_modality(recipe.modality, learned)
     frontend, encoder = modality.build_frontend(recipe.encoder), Encoder(recipe.encoder)
-    load_network(checkpoint, frontend, encoder, network)  # type: ignore[arg-type]  # one of the two
+    load_network(checkpoint, frontend, encoder, network)
     head = {
         name.removeprefix("head."): tensor
         for name, tensor in tensors.items()
@@ -121,13 +111,6 @@ def _encoder(path: Path, run: Path, chosen: Chosen) -> Outgoing:
     )
 
 
-def _run_of(path: Path) -> Path:
-    run = path
-    while run.name in _INSIDE or run.name.startswith("step-"):
-        run = run.parent
-    return run
-
-
 def _recipe(path: Path) -> Recipe:
     """The resolved recipe beside a checkpoint. Raises UsageError."""
     config = find_config(path)
@@ -138,18 +121,7 @@ def _recipe(path: Path) -> Recipe:
             expected="a run directory (runs/NAME), a model folder, or a checkpoint",
             remedy="Run d2v pretrain or d2v finetune first, or name the folder that it wrote.",
         )
-    try:
-        values = yaml.safe_load(config.read_bytes())
-        with suppress(ValueError):
-            return Recipe.model_validate(values)
-        # An older version may have known other settings of stages; those of the model are enough.
-        return Recipe.model_validate({name: values[name] for name in _MODEL if name in values})
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise UsageError(
-            f"{config} makes no sense to this d2v: {' '.join(str(error).splitlines()[:3])}",
-            expected="the resolved settings of a run, as d2v pretrain writes them",
-            remedy="Use the version of d2v that wrote it.",
-        ) from error
+    return saved_recipe(config)[0]
 
 
 def _json(path: Path) -> dict[str, Any]:
