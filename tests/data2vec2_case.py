@@ -73,7 +73,7 @@ def slow_tokens(frontend: Any, features: Tensor, places: list[int]) -> tuple[Ten
     of = [0, *(1 + place for place in places)]  # where these stand in tables
     if frontend.positions is not None:
         rows = [row + frontend.positions[place] for row, place in zip(rows, of, strict=True)]
-    elif frontend.settings.positions == "sincos":
+    elif frontend.settings.positions == "sincos_2d":
         table = frontend.get_buffer("sincos")
         rows = [row + table[place] for row, place in zip(rows, of, strict=True)]
     bias = None

@@ -162,8 +162,8 @@ def test_probe__before_pretrain_says_so(trained: Path) -> None:
 
 
 def test_checkpoint__of_another_architecture_says_which_settings_differ(trained: Path) -> None:
-    changes = ["encoder.dim=32", "modality.frontend.positions=sincos"]
-    words = ("encoder.dim is 16 in the checkpoint and 32", "'learned'", "'sincos'")
+    changes = ["encoder.dim=32", "modality.frontend.positions=sincos_2d"]
+    words = ("encoder.dim is 16 in the checkpoint and 32", "'learned'", "'sincos_2d'")
     refused(d2v("probe", "my.yaml", *changes), *words)
     assert not Path("runs/my/probe").exists()
     arguments = [f"data.shards={SHARDS}", f"pretrain.init_from={PRETRAINED}", "--out", "other"]

@@ -15,7 +15,7 @@ from tests.maths_case import seeded
 POST = {"norm_position": "post", "layer_scale": None}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "published": (
-        {"positions": "sincos", "target_feature": "ffn", "target_norm": "instance", "beta": 0,
+        {"positions": "sincos_2d", "target_feature": "ffn", "target_norm": "instance", "beta": 0,
          "channel_reduction": "inv_sqrt_dim", "prefix_weight": 2.56},
         {**POST, "input_norm": True},
     ),

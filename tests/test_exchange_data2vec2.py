@@ -77,7 +77,7 @@ def test_pictures__positions_that_are_sines_and_cosines_are_computed(tmp_path: P
     exact = sincos_table(SIDE, DIM).unsqueeze(0)
     tensors[TABLE], tensors[f"_ema.{TABLE}"] = exact.half(), exact  # as fairseq stores them
     _, recipe, made = read(written(tmp_path / "two.pt", content("IMAGE", tensors)))
-    assert recipe.modality.model_dump()["frontend"]["positions"] == "sincos"
+    assert recipe.modality.model_dump()["frontend"]["positions"] == "sincos_2d"
     assert set(made.accounted.left_out) == {TABLE, f"_ema.{TABLE}"}
     assert "sines and cosines" in made.accounted.left_out[TABLE]
     expected = expected_all(tensors, "IMAGE")

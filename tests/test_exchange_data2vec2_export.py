@@ -84,5 +84,5 @@ def test_texts__go_to_the_stock_class_and_come_back_with_their_decoder(tmp_path:
 
 
 def test_timm__has_positions_of_sines_and_cosines_in_our_order(tmp_path: Path) -> None:
-    outgoing = leaving(vision(positions="sincos"), {**PRE, "layer_scale": None})
+    outgoing = leaving(vision(positions="sincos_2d"), {**PRE, "layer_scale": None})
     assert export_timm(outgoing, tmp_path).largest_difference < 1e-4

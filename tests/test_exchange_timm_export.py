@@ -23,7 +23,7 @@ EXPRESSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | No
         f"{positions} {'cls' if cls else 'no cls'}": (
             vision(positions=positions, cls_token=cls), SCALED if cls else PLAIN, None
         )
-        for positions in ("relative", "relative_per_block", "sincos", "learned", "none")
+        for positions in ("relative", "relative_per_block", "sincos_2d", "learned", "none")
         for cls in (True, False)
     },
     "no last norm": (vision(), {**SCALED, "final_norm": False}, None),

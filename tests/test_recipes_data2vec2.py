@@ -54,7 +54,7 @@ IMAGE = ALL | {
     "encoder.attention_dropout": 0.0,
     "encoder.layerdrop": 0.0,
     "modality.frontend.image_size": 224,
-    "modality.frontend.positions": "sincos",
+    "modality.frontend.positions": "sincos_2d",
     "modality.frontend.cls_token": True,
     "modality.frontend.pixel_mean": [0.485, 0.456, 0.406],
     "modality.mask.kind": "inverse_block",

@@ -59,7 +59,7 @@ def test_features__of_the_mean_colour_are_the_bias() -> None:
 
 
 @pytest.mark.parametrize("cls_token", [True, False])
-@pytest.mark.parametrize("positions", ["relative", "sincos", "learned", "none"])
+@pytest.mark.parametrize("positions", ["relative", "sincos_2d", "learned", "none"])
 def test_tokens__masked_patches_are_replaced_and_positions_stay(
     positions: str, cls_token: bool
 ) -> None:
@@ -72,7 +72,7 @@ def test_tokens__masked_patches_are_replaced_and_positions_stay(
     assert (tokens.attention_bias is not None) == (positions == "relative")
     rows = 9 + int(cls_token)
     added = torch.zeros(rows, 12, dtype=torch.float64)
-    if positions == "sincos":
+    if positions == "sincos_2d":
         added = frontend.get_buffer("sincos")
     elif positions == "learned":
         assert frontend.positions is not None
@@ -154,7 +154,7 @@ def test_relative_bias__is_learned() -> None:
 
 
 def test_sincos__has_sines_and_cosines_of_row_and_column() -> None:
-    table = build(positions="sincos").get_buffer("sincos")
+    table = build(positions="sincos_2d").get_buffer("sincos")
     assert table[0].abs().max() == 0, "CLS has no position"
     frequencies = [10_000 ** (-k / 3) for k in range(3)]
     for i in range(9):
@@ -173,10 +173,10 @@ def test_sincos__has_sines_and_cosines_of_row_and_column() -> None:
 
 
 def test_sincos__is_fixed_and_not_stored() -> None:
-    frontend = build(positions="sincos")
+    frontend = build(positions="sincos_2d")
     assert not any("sincos" in name for name in frontend.state_dict())
     with pytest.raises(UsageError, match="divisible by 4"):
-        build({"dim": 10}, positions="sincos")
+        build({"dim": 10}, positions="sincos_2d")
 
 
 def test_learned_positions__start_small_and_learn() -> None:

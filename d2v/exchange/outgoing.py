@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from d2v.core.encoder import Encoder
+from d2v.exchange.own_scale import in_own_scale
 from d2v.modalities import Modality
 from d2v.recipe import Recipe
-from d2v.tasks import Task, TaskModel
+from d2v.tasks import (
+    ClassifySettings,
+    CtcSettings,
+    RegressSettings,
+    Task,
+    TaskModel,
+    TaskSettings,
+)
 from d2v.types import Frontend
 
 
@@ -69,6 +77,24 @@ class Outgoing:
     steps: int | None = None
     licence: str | None = None
     made_anew: frozenset[str] = frozenset()
+
+    def task_and_tensors(self) -> tuple[TaskSettings | None, dict[str, Tensor]]:
+        """The task's settings, and all tensors by our names: frontend.*, encoder.*, head.*.
+
+        A regression's last layer gives the value itself, as no other library knows of a scale.
+        """
+        parts: dict[str, nn.Module] = {"frontend": self.frontend, "encoder": self.encoder}
+        task: TaskSettings | None = None
+        if self.model is not None:
+            settings = self.model.settings
+            assert isinstance(settings, ClassifySettings | RegressSettings | CtcSettings)
+            parts, task = self.model.kept_parts(), settings.model_copy(update={"average": None})
+        tensors = {
+            f"{part}.{name}": tensor
+            for part, module in parts.items()
+            for name, tensor in module.state_dict().items()
+        }
+        return (in_own_scale(task, tensors) if isinstance(task, RegressSettings) else task), tensors
 
 
 @dataclass(frozen=True, kw_only=True)

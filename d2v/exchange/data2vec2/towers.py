@@ -98,7 +98,7 @@ def _pictures(found: Second) -> Tower:
         usual=usual,
         links=lambda ours, tower: picture_links(ours, tower, frontend),
         is_grid=True,
-        computed=(POSITIONS,) if kind == "sincos" else (),
+        computed=(POSITIONS,) if kind == "sincos_2d" else (),
         notes=notes,
     )
 
@@ -119,7 +119,7 @@ def _positions(found: Second, dim: int) -> tuple[str, int]:
     if dim % 4 == 0:
         computed = sincos_table(side, dim)
         if torch.allclose(table[0], computed, rtol=0, atol=_HALF_PRECISION):
-            return "sincos", side
+            return "sincos_2d", side
     return "learned", side
 
 

@@ -19,7 +19,6 @@ from d2v.exchange.huggingface.card import model_card
 from d2v.exchange.huggingface.check import largest_difference
 from d2v.exchange.huggingface.files import data_files, write_files
 from d2v.exchange.huggingface.own import BESIDE, SECTION, beside_the_class, own_section
-from d2v.exchange.huggingface.own_scale import in_own_scale
 from d2v.exchange.huggingface.stock import Stock, stock_model
 from d2v.exchange.huggingface.stock_config import stock_config
 from d2v.exchange.links import to_theirs
@@ -28,7 +27,7 @@ from d2v.modalities import ModalitySettings
 from d2v.modalities.speech.modality import SpeechSettings
 from d2v.modalities.text.modality import TextSettings
 from d2v.modalities.vision.modality import VisionSettings
-from d2v.tasks import ClassifySettings, CtcSettings, RegressSettings, TaskSettings
+from d2v.tasks import CtcSettings, TaskSettings
 
 _WEIGHTS = "model.safetensors"
 
@@ -102,25 +101,11 @@ def _library() -> ModuleType:
 def _as_there(outgoing: Outgoing) -> _Model:
     """Settings and tensors in the terms of the stock classes, which change no output."""
     modality, encoder = outgoing.recipe.modality, outgoing.recipe.encoder
-    parts: dict[str, torch.nn.Module] = {
-        "frontend": outgoing.frontend, "encoder": outgoing.encoder
-    }  # fmt: skip
-    task: TaskSettings | None = None
-    if outgoing.model is not None:
-        settings = outgoing.model.settings
-        assert isinstance(settings, ClassifySettings | RegressSettings | CtcSettings)
-        parts, task = outgoing.model.kept_parts(), settings.model_copy(update={"average": None})
-        if outgoing.model.own_norm:  # the encoder's final norm is read by nobody
-            encoder = encoder.model_copy(update={"final_norm": False})
-    tensors = {
-        f"{part}.{name}": tensor
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
-    }
+    task, tensors = outgoing.task_and_tensors()
+    if outgoing.model is not None and outgoing.model.own_norm:
+        encoder = encoder.model_copy(update={"final_norm": False})  # nobody reads that norm
     if isinstance(modality, TextSettings):
         modality = _from_padding_row(modality, tensors)
-    if isinstance(task, RegressSettings):
-        task = in_own_scale(task, tensors)
     return _Model(
         modality=modality, encoder=encoder, task=task, tensors=tensors,
         mask_token="frontend.mask_token" not in outgoing.made_anew,

@@ -90,7 +90,7 @@ def _pictures(
     frontend = modality.frontend
     links = vision_links(frontend, encoder, mask_token=mask_token)
     constants: dict[str, Tensor] = {}
-    if frontend.positions == "sincos":
+    if frontend.positions == "sincos_2d":
         constants["embeddings.position_embeddings"] = _sincos(frontend, encoder.dim)
     if frontend.cls_token:
         return links, constants

@@ -70,7 +70,7 @@ def _vision(
         "patch_size": frontend.patch_size,
         "num_channels": frontend.channels,
         "use_mask_token": mask_token,
-        "use_absolute_position_embeddings": frontend.positions in ("learned", "sincos"),
+        "use_absolute_position_embeddings": frontend.positions in ("learned", "sincos_2d"),
         "use_shared_relative_position_bias": frontend.positions == "relative" or hides,
         "use_relative_position_bias": frontend.positions == "relative_per_block",
         "use_mean_pooling": normed_after_pooling or not encoder.final_norm,

@@ -15,12 +15,10 @@ from d2v.errors import D2VError
 from d2v.exchange.huggingface.card import model_card
 from d2v.exchange.huggingface.check import our_rows, random_examples
 from d2v.exchange.huggingface.files import write_files
-from d2v.exchange.huggingface.own_scale import in_own_scale
 from d2v.exchange.links import to_theirs
 from d2v.exchange.outgoing import Exported, Outgoing
 from d2v.exchange.pictures.timm_export_layout import TimmStock, timm_model
 from d2v.modalities.vision.modality import VisionSettings
-from d2v.tasks import ClassifySettings, CtcSettings, RegressSettings, TaskSettings
 
 _TOLERANCE = 1e-4
 _EPS = 1e-6
@@ -38,7 +36,7 @@ def export_timm(outgoing: Outgoing, folder: Path) -> Exported:
         UsageError: timm has no such model.
         D2VError: timm does not take the tensors, or gives other outputs.
     """
-    task, tensors = _own(outgoing)
+    task, tensors = outgoing.task_and_tensors()
     about = {} if outgoing.task is None else outgoing.task.about()
     classes = list(about.get("classes", ()))
     outputs = 0 if outgoing.model is None else max(1, len(classes))
@@ -60,24 +58,6 @@ def export_timm(outgoing: Outgoing, folder: Path) -> Exported:
         what=what, files=tuple(file_names(folder)), how_to_load=loading,
         largest_difference=difference, remarks=remarks,
     )  # fmt: skip
-
-
-def _own(outgoing: Outgoing) -> tuple[TaskSettings | None, dict[str, Tensor]]:
-    """The task's settings, and tensors by our names."""
-    parts: dict[str, torch.nn.Module] = {
-        "frontend": outgoing.frontend, "encoder": outgoing.encoder
-    }  # fmt: skip
-    task: TaskSettings | None = None
-    if outgoing.model is not None:
-        settings = outgoing.model.settings
-        assert isinstance(settings, ClassifySettings | RegressSettings | CtcSettings)
-        parts, task = outgoing.model.kept_parts(), settings
-    tensors = {
-        f"{part}.{name}": tensor
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
-    }
-    return (in_own_scale(task, tensors) if isinstance(task, RegressSettings) else task), tensors
 
 
 def _config(

@@ -110,7 +110,7 @@ def _vision_transformer(
     constants: dict[str, Tensor] = {}
     if frontend.positions == "learned":
         links.append(Same("frontend.positions", ("pos_embed",), leading=1))
-    elif frontend.positions == "sincos":
+    elif frontend.positions == "sincos_2d":
         table = sincos_table(frontend.grid_side, encoder.dim)
         shown = with_cls_position(table) if frontend.cls_token else table.unsqueeze(0)
         constants["pos_embed"] = shown

@@ -16,6 +16,8 @@ from d2v.errors import UsageError
 from d2v.settings import Settings
 from d2v.types import Batch, Frontend, Mask, Tokens
 
+Positions = Literal["relative", "relative_per_block", "sincos_2d", "learned", "none"]
+
 
 class FrontendSettings(Settings):
     """Geometry of the picture and how positions enter (reference section 2.1)."""
@@ -26,7 +28,7 @@ class FrontendSettings(Settings):
     """Side of a patch, in pixels; divides `image_size`."""
     channels: Literal[1, 3] = 3
     """1: greyscale, 3: RGB."""
-    positions: Literal["relative", "relative_per_block", "sincos", "learned", "none"] = "relative"
+    positions: Positions = "relative"
     """relative: a bias on attention shared by all blocks (BEiT); relative_per_block: a table for
     each, as published fine-tuned models have (reference P10); the others are added to tokens."""
     cls_token: bool = True
@@ -77,10 +79,10 @@ class VisionFrontend(Frontend):
             )
         elif settings.positions == "learned":
             self.positions = nn.Parameter(torch.empty(num_tokens, dim))
-        elif settings.positions == "sincos":
+        elif settings.positions == "sincos_2d":
             if dim % 4:
                 raise UsageError(
-                    f"encoder.dim is {dim} and modality.frontend.positions is sincos",
+                    f"encoder.dim is {dim} and modality.frontend.positions is sincos_2d",
                     expected="encoder.dim divisible by 4",
                     remedy="Change one of the two.",
                 )
@@ -118,7 +120,7 @@ class VisionFrontend(Frontend):
             x = torch.where(mask.predict.unsqueeze(-1), self.mask_token.to(x.dtype), x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
-        if self.settings.positions == "sincos":
+        if self.settings.positions == "sincos_2d":
             x = x + self.get_buffer("sincos").to(x.dtype)
         if self.positions is not None:
             x = x + self.positions.to(x.dtype)

@@ -56,9 +56,9 @@ class VisionSettings(Settings):
 
     def check_encoder(self, encoder: EncoderSettings) -> None:
         """Raises ValueError where the two do not fit."""
-        if self.frontend.positions == "sincos" and encoder.dim % 4:
+        if self.frontend.positions == "sincos_2d" and encoder.dim % 4:
             raise ValueError(
-                f"encoder.dim {encoder.dim} is not divisible by 4, which positions sincos need"
+                f"encoder.dim {encoder.dim} is not divisible by 4, which positions sincos_2d need"
             )
 
     @model_validator(mode="after")
