@@ -94,6 +94,9 @@ def test_waiting_for_data__is_logged_as_a_share_of_the_time(shards: Shards, tmp_
     last = read_metrics(tmp_path)[-1]
     assert 0.6 < last["data_wait_share"] <= 1
     assert 8 < last["samples_per_second"] < 40  # at most 8 / 0.2
+    timed = [row["seconds"] for row in read_metrics(tmp_path)]
+    assert len(timed) == 2
+    assert sum(timed) >= 12 * 0.2
 
 
 # TensorBoard, plots, the terminal

@@ -43,7 +43,7 @@ ENCODER: dict[str, Any] = {"dim": 8, "depth": 2, "num_heads": 2, "layer_scale": 
 NOISY = {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.3}
 TRAIN: dict[str, Any] = {"steps": 12, "batch_size": 8, "log_every": 3, "checkpoint_every": 4,
                          "optimizer": {"learning_rate": 2e-3}}  # fmt: skip
-TIMING = ("samples_per_second", "data_wait_share")
+TIMING = ("seconds", "samples_per_second", "data_wait_share")
 
 
 def picture(number: int, side: int = 8) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from d2v.commands.ablate_cells import Sweep, sweep_of
+from d2v.commands.ablate_compute import plot_compute
 from d2v.commands.ablate_data import fingerprints, prepared
 from d2v.commands.ablate_live import Display
 from d2v.commands.ablate_local import LocalStarter
@@ -143,6 +144,7 @@ class _Work:
         replace_durably(path / "summary.md", as_markdown(results, self._remarks()).encode())
         if charts:
             plot_axes(results, self.stage.plots)
+            plot_compute(results, self.stage.plots)
         return results
 
     def _finished(self, headline: str) -> Report:

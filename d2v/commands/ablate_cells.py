@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from d2v.ablation import AblateSettings
-from d2v.commands.ablate_recipes import changed_recipe, check_axes, narrowed, stages_of
+from d2v.commands.ablate_recipes import GROUPS, changed_recipe, check_axes, narrowed, stages_of
 from d2v.commands.ablate_score import Score, score_of
 from d2v.commands.options import Options
 from d2v.commands.stage import deciding_settings, need
@@ -141,10 +141,9 @@ def _labels(settings: AblateSettings, changes: Mapping[str, Any], base: Recipe) 
     if settings.mode == "list":
         return {VARIANTS: BASE}
     here = base.model_dump(mode="json")
-    return {
-        axis: name_of(changes[axis] if axis in changes else _at(here, axis))
-        for axis in settings.axes
-    }
+    own = {axis: "the recipe's" if axis in GROUPS else _at(here, axis) for axis in settings.axes}
+    values = {axis: changes.get(axis, value) for axis, value in own.items()}
+    return {axis: name_of(value).removesuffix(" steps") for axis, value in values.items()}
 
 
 def _at(values: Any, key: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from d2v.errors import UsageError
 from d2v.modalities import build_modality
 from d2v.recipe import Recipe
 
+GROUPS = ("encoder", "objective")
+"""Sections for which an axis or a variant may name an option of conf/, as a command line may."""
 _NO_AXES = ("name", "seed", "prepare", "pretrain", "probe", "finetune", "data", "modality")
 """Settings and sections that an axis must not be as a whole."""
 
@@ -60,8 +62,11 @@ def changed_recipe(
     Raises:
         UsageError: it does not take them.
     """
+    picked = {**_picked(settings.base), **_picked(changes)}
+    loaded = replace(loaded, overrides=_picking(loaded.overrides, picked))
     try:
-        both = _over(nested(settings.base), nested(changes))
+        both = _over(*(nested({k: v for k, v in some.items() if k not in _picked(some)})
+                       for some in (settings.base, changes)))  # fmt: skip
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
     objective = both.get("objective")
@@ -79,6 +84,17 @@ def changed_recipe(
         raise UsageError(f"{where}.objective.tau: {error}") from error
     constant = {"schedule": "constant", "tau_e": tau_e}
     return _load(loaded, {**both, "objective": {**rest, "tau": constant}}, where, changes)
+
+
+def _picked(changes: Mapping[str, Any]) -> dict[str, str]:
+    """Options of conf/ by their group."""
+    return {key: changes[key] for key in GROUPS if isinstance(changes.get(key), str)}
+
+
+def _picking(overrides: Sequence[str], picked: Mapping[str, str]) -> tuple[str, ...]:
+    """Overrides with other options of these groups; a group is picked once."""
+    kept = [text for text in overrides if text.lstrip("+").partition("=")[0] not in picked]
+    return (*kept, *(f"{group}={option}" for group, option in picked.items()))
 
 
 def _over(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -36,7 +37,10 @@ class Outcome:
         score: None where there is none.
         loss: last logged one of pre-training; None where nothing was logged.
         spread: the same of the targets' spread across samples.
-        seconds: of wall clock over all starts.
+        seconds: of wall clock over all starts, of all stages.
+        train_seconds: of wall clock that pre-training took for its updates; None where it did not
+            end, or nothing was logged.
+        flops: of pre-training, teacher and student; None where it did not end.
         reason: why it did not finish.
     """
 
@@ -45,6 +49,8 @@ class Outcome:
     loss: float | None = None
     spread: float | None = None
     seconds: float = 0.0
+    train_seconds: float | None = None
+    flops: float | None = None
     reason: str = ""
 
     @property
@@ -93,12 +99,15 @@ class Job:
         """What its folder says."""
         state = self._state()
         rows = read_metrics(self.folder / "pretrain")
+        trained = stage_result(self.folder / "pretrain") or {}
         status = state.get("status", "waiting")
         found = Outcome(
             status="waiting" if status == "done" else status,  # its result was taken away
             loss=rows[-1].get("loss") if rows else None,
             spread=rows[-1].get("target_spread") if rows else None,
             seconds=state.get("seconds", 0.0),
+            train_seconds=_summed(rows, "seconds") if trained else None,
+            flops=trained.get("flops"),
             reason=state.get("reason", ""),
         )
         if stage_result(self.folder / score.stage) is None:
@@ -154,6 +163,11 @@ class Job:
             return f"killed by signal {-code}; most often the memory was full"
         lines = text.strip().splitlines()
         return lines[-1] if lines else f"ended with code {code} and said nothing"
+
+
+def _summed(rows: list[dict[str, Any]], name: str) -> float | None:
+    found = [row[name] for row in rows if row.get(name) is not None]
+    return math.fsum(found) if found else None
 
 
 def jobs_of(

@@ -40,6 +40,19 @@ class Summary:
         return sum(outcome.status == status for outcome in self.outcomes.values())
 
     @property
+    def flops(self) -> float | None:
+        """Of one pre-training; the same for every seed. None before one has ended."""
+        known = [found.flops for found in self.outcomes.values() if found.flops is not None]
+        return known[0] if known else None
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Mean wall clock of a pre-training's updates; None before one has ended."""
+        times = [found.train_seconds for found in self.outcomes.values()]
+        known = [seconds for seconds in times if seconds is not None]
+        return math.fsum(known) / len(known) if known else None
+
+    @property
     def differs(self) -> bool | None:
         """Whether the interval of the difference excludes zero; None where there is none."""
         return None if self.cell.id == BASE else excludes_zero(self.difference)
@@ -60,6 +73,12 @@ class Results:
     cells: dict[str, Summary]
     untrained: dict[int, float]
     scored_on: str = "test"
+
+    @property
+    def compute_varies(self) -> bool:
+        """Whether some cells took more operations than others, by more than a hair."""
+        known = [one.flops for one in self.cells.values() if one.flops]
+        return bool(known) and max(known) > 1.02 * min(known)
 
     @property
     def base(self) -> Summary:
@@ -110,15 +129,15 @@ def as_csv(results: Results) -> str:
     axes = list(results.base.cell.values)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["cell", "seed", *axes, sweep.score.name, "loss", "target_spread", "seconds", "status",
-         "reason"]
+        ["cell", "seed", *axes, sweep.score.name, "loss", "target_spread", "flops",
+         "train_seconds", "seconds", "status", "reason"]
     )  # fmt: skip
     for cell, summary in results.cells.items():
         for seed, found in summary.outcomes.items():
             values = [summary.cell.values[axis] for axis in axes]
-            figures = [_cell(x) for x in (found.score, found.loss, found.spread)]
-            seconds = f"{found.seconds:.1f}" if found.seconds else ""
-            row = [cell, seed, *values, *figures, seconds, found.status, found.reason]
+            figures = [_cell(x) for x in (found.score, found.loss, found.spread, found.flops)]
+            times = [f"{x:.3f}" if x else "" for x in (found.train_seconds, found.seconds)]
+            row = [cell, seed, *values, *figures, *times, found.status, found.reason]
             writer.writerow(row)
     return text.getvalue()
 
@@ -151,6 +170,8 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "difference_to_base": None
         if summary.cell.id == BASE
         else {**_interval(summary.difference), "excludes_zero": summary.differs},
+        "flops": summary.flops,
+        "train_seconds": {str(s): found.train_seconds for s, found in summary.outcomes.items()},
         "seconds": {str(seed): found.seconds for seed, found in summary.outcomes.items()},
         "status": {str(seed): found.status for seed, found in summary.outcomes.items()},
         "reasons": {

@@ -12,6 +12,8 @@ from d2v.core.intervals import MeanInterval
 from d2v.report import Report
 
 _COLUMNS = ["setting", "value", "seeds", "mean +- deviation", "95 % interval", "minus base", ""]
+_COMPUTE = ["TFLOP", "seconds"]
+"""Of pre-training; shown where the cells take unlike amounts."""
 
 
 def ablate_report(results: Results, headline: str, remarks: list[str]) -> Report:
@@ -24,7 +26,7 @@ def ablate_report(results: Results, headline: str, remarks: list[str]) -> Report
     """
     rows = list(_rows(results))
     return Report(
-        headline=headline, columns=list(_COLUMNS), rows=rows,
+        headline=headline, columns=_columns(results), rows=rows,
         remarks=[*remarks, *words(results)],
     )  # fmt: skip
 
@@ -40,27 +42,36 @@ def as_markdown(results: Results, remarks: list[str]) -> str:
         f"better); seeds {', '.join(map(str, sweep.settings.seeds))}; each cell: "
         f"{', '.join(sweep.stages)}.",
         "",
-        "| " + " | ".join(name or "verdict" for name in _COLUMNS) + " |",
-        "|" + " --- |" * len(_COLUMNS),
+        "| " + " | ".join(name or "verdict" for name in _columns(results)) + " |",
+        "|" + " --- |" * len(_columns(results)),
     ]
     lines += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in _rows(results)]
     paragraphs = [*remarks, *words(results)]
     return "\n".join([*lines, "", "\n\n".join(paragraphs), ""])
 
 
+def _columns(results: Results) -> list[str]:
+    return [*_COLUMNS[:3], *_COMPUTE * results.compute_varies, *_COLUMNS[3:]]
+
+
 def _rows(results: Results) -> Iterator[list[str]]:
     if results.sweep.settings.mode == "grid":
         for one in results.cells.values():
-            yield ["grid", cell_name(one, results), *_figures(one)]
+            yield ["grid", cell_name(one, results), *_figures(one, results)]
         return
     for axis in results.sweep.axes:
         for label, one in results.places(axis):
-            yield [axis, label, *_figures(one)]
+            yield [axis, label, *_figures(one, results)]
 
 
-def _figures(one: Summary) -> list[str]:
+def _figures(one: Summary, results: Results) -> list[str]:
+    compute = [
+        "-" if one.flops is None else f"{one.flops / 1e12:.3g}",
+        "-" if one.train_seconds is None else f"{one.train_seconds:,.0f}",
+    ]
     return [
         f"{len(one.scores)}/{len(one.outcomes)}",
+        *compute * results.compute_varies,
         _spread(one.mean),
         _interval(one.mean),
         "-" if one.cell.id == BASE else _difference(one.difference),

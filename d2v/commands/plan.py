@@ -43,15 +43,12 @@ def pretrain_plan(
     unit = modality.length_unit
     figures = _figures(recipe, settings, lengths, unit, devices)
     horizon = horizon_of(settings, figures.steps_per_epoch)
-    with torch.device("meta"):
-        model = build_objective(recipe, horizon)
+    model, plan, cost = _costs(recipe, figures, horizon)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     encoder = sum(p.numel() for p in model.encoder.parameters())
     encoder += sum(p.numel() for p in model.frontend.parameters())
     teacher = sum(p.numel() for p in model.teacher.parameters())
-    plan = modality.plan(recipe.encoder, figures.mean_length)
     precision = resolve_precision(settings.precision, recipe.encoder, resolve_device(recipe))
-    cost = sample_cost(recipe, plan, model)
     flops = cost.flops * figures.samples_per_step
     memory = memory_bytes(trained, teacher, figures.largest_micro, cost, precision)
     lines = [
@@ -76,6 +73,23 @@ def pretrain_plan(
     return "\n".join(lines)
 
 
+def training_flops(recipe: Recipe, settings: PretrainSettings, lengths: Ints) -> float:
+    """Floating-point operations of a whole pre-training: the teacher's and the student's.
+
+    A backward pass counts as two forward passes, a sample as one of mean length.
+
+    Args:
+        recipe: the experiment.
+        settings: its pretrain section.
+        lengths: (N,) int64, of the training samples.
+    """
+    unit = build_modality(recipe.modality).length_unit
+    figures = figures_of(settings, lengths, unit, world_size=1)
+    horizon = horizon_of(settings, figures.steps_per_epoch)
+    _, _, cost = _costs(recipe, figures, horizon)
+    return cost.flops * figures.samples_per_step * horizon.total_steps
+
+
 def horizon_of(settings: TrainSettings, steps_per_epoch: int) -> Horizon:
     """Length of the run in updates.
 
@@ -94,6 +108,16 @@ def horizon_of(settings: TrainSettings, steps_per_epoch: int) -> Horizon:
             remedy=f"Shorten it ('5 %' is usual) or lengthen {settings.section}.steps.",
         )
     return horizon
+
+
+def _costs(
+    recipe: Recipe, figures: BatchFigures, horizon: Horizon
+) -> tuple[Distillation, ModalityPlan, SampleCost]:
+    """The objective without memory, what a sample of mean length is to it, and what that takes."""
+    with torch.device("meta"):
+        model = build_objective(recipe, horizon)
+    plan = build_modality(recipe.modality).plan(recipe.encoder, figures.mean_length)
+    return model, plan, sample_cost(recipe, plan, model)
 
 
 def _figures(

@@ -12,7 +12,7 @@ from pathlib import Path
 from d2v.build import build_objective, check_samples, fitting_checkpoint, start_from
 from d2v.commands.knn import held_out, knn_score
 from d2v.commands.options import Options
-from d2v.commands.plan import pretrain_plan
+from d2v.commands.plan import pretrain_plan, training_flops
 from d2v.commands.stage import (
     agree,
     need,
@@ -100,6 +100,7 @@ def _train_and_report(
     scores = [row["knn"] for row in rows if row.get("knn") is not None]
     bad = int(rows[-1].get("bad_samples") or 0)
     checkpoint = _final_checkpoint(stage, rows[-1]["step"])
+    recipe, settings = loaded.settings, need(loaded.settings, "pretrain", loaded)
     report = Report(
         headline=f"Pre-trained {stage.path}",
         columns=["steps", "loss", "target std", "pred. std", "target spread", "kNN", "seconds"],
@@ -126,6 +127,7 @@ def _train_and_report(
             "checkpoint_digest": checkpoint.digest,
             "steps": checkpoint.step,
             "seconds_of_this_start": seconds,
+            "flops": training_flops(recipe, settings, shards.lengths),
             "report": vars(report),
         }
     )

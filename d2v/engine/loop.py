@@ -145,6 +145,7 @@ class _Training:
         job = self.job
         samples_per_step = job.cut.micro * job.cut.accumulation * job.world.size
         return {
+            "seconds": seconds,
             "samples_per_second": count * samples_per_step / seconds,
             "data_wait_share": min(1.0, waited / seconds),
         }

@@ -1,0 +1,113 @@
+"""Score against compute: what more operations, or more time, bought in an ablation."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from d2v.commands.ablate_cells import BASE, VARIANTS, Cell, Sweep, deciding
+from d2v.commands.ablate_summary import Results, Summary
+
+COMPUTE = "score-against-compute.png"
+_LENGTH = "pretrain.steps"
+_BASELINES = ("probe.baselines", "probe.supervised")
+"""Measured with the base alone."""
+Curve = tuple[str, list[tuple[str, Summary]]]
+"""Name, and points with what is written beside them, by rising compute."""
+
+
+def plot_compute(results: Results, folder: Path) -> Path | None:
+    """Draw `score-against-compute.png`; None where all cells take the same, or none is done.
+
+    Args:
+        results: as far as they are.
+        folder: exists.
+    """
+    if not results.compute_varies:
+        (folder / COMPUTE).unlink(missing_ok=True)
+        return None
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(results.sweep.name)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw(left, results, _tera, "pre-training, teacher and student, TFLOP")
+    _draw(right, results, lambda one: one.train_seconds, "pre-training, seconds of wall clock")
+    better = "" if results.sweep.score.higher_is_better else " (lower is better)"
+    left.set_ylabel(f"{results.sweep.score.figure} on {results.scored_on}{better}")
+    left.legend(fontsize=8)
+    figure.savefig(folder / COMPUTE, dpi=110)
+    return folder / COMPUTE
+
+
+def curves_of(results: Results) -> list[Curve]:
+    """What is joined by a line: an axis' values; else cells that differ in their length alone."""
+    cells = results.cells.values()
+    if results.sweep.settings.mode == "one_at_a_time":
+        named = [(axis, results.places(axis)) for axis in results.sweep.axes]
+    else:
+        alike: dict[str, list[tuple[str, Summary]]] = {}
+        for one in cells:
+            alike.setdefault(_but_for_length(one.cell, results.sweep), []).append(
+                (_name(one.cell, results.sweep), one)
+            )
+        named = [_named(points) for points in alike.values()]
+    known = [(name, [place for place in line if _tera(place[1])]) for name, line in named]
+    return [(name, sorted(line, key=lambda place: place[1].flops or 0)) for name, line in known]
+
+
+def _draw(
+    axes: Any, results: Results, place: Callable[[Summary], float | None], label: str
+) -> None:
+    for number, (name, line) in enumerate(curves_of(results)):
+        found = [(place(one), text, one) for text, one in line]
+        points = [(x, text, one) for x, text, one in found if x is not None and one.scores]
+        means = [one.mean.mean for _, _, one in points]
+        halves = [one.mean.half_width for _, _, one in points]
+        axes.errorbar(
+            [x for x, _, _ in points], means,
+            yerr=[0.0 if math.isnan(half) else half for half in halves],
+            color=f"C{number % 10}", marker="o", capsize=4, label=name,
+        )  # fmt: skip
+        for x, text, one in points:
+            axes.annotate(text, (x, one.mean.mean), xytext=(5, -10), fontsize=8,
+                          textcoords="offset points", color=f"C{number % 10}")  # fmt: skip
+    if results.untrained:
+        mean = math.fsum(results.untrained.values()) / len(results.untrained)
+        axes.axhline(mean, color="grey", linestyle=":", label="untrained encoder")
+    axes.set_xscale("log")
+    axes.set_xlabel(label)
+    axes.grid(alpha=0.3, which="both")
+
+
+def _tera(one: Summary) -> float | None:
+    return None if one.flops is None else one.flops / 1e12
+
+
+def _but_for_length(cell: Cell, sweep: Sweep) -> str:
+    """What decides a cell's score beside how long it was trained."""
+    decided = deciding(cell.settings, sweep.stages)
+    return repr([(k, v) for k, v in decided.items() if k != _LENGTH and k not in _BASELINES])
+
+
+def _name(cell: Cell, sweep: Sweep) -> str:
+    if sweep.settings.mode == "list":
+        return BASE if cell.id == BASE else cell.values[VARIANTS]
+    return ", ".join(f"{axis} {value}" for axis, value in cell.values.items() if axis != _LENGTH)
+
+
+def _named(points: list[tuple[str, Summary]]) -> Curve:
+    """A curve's name is what its cells' names begin with; beside the points, their lengths."""
+    names = [name for name, _ in points if name != BASE] or [BASE]
+    common = os.path.commonprefix(names).rstrip(" ,-_/:(") or names[0]
+    return common, [(_length(one.cell), one) for _, one in points]
+
+
+def _length(cell: Cell) -> str:
+    pretrain = cell.settings.pretrain
+    return "" if pretrain is None else str(pretrain.steps)
