@@ -82,11 +82,12 @@ class AblateSettings(Settings):
     """one_at_a_time: each axis around the base (the paper's way); grid: every combination of the
     axes' values; list: `variants`. The base itself is always measured."""
     axes: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_given)] = {}
-    """Dotted setting -> values; `objective` and `encoder` -> options of conf/, as on the command
-    line (variants, too). `objective.tau` may be {half_life: 20000}, in samples: a constant
-    tau at which a weight's share in the teacher halves after so many. null takes an axis away."""
+    """Dotted setting -> values; `objective` and `encoder` -> options of conf/. `objective.tau`
+    may be {half_life: 20000}, in samples: a constant tau at which a weight's share in the teacher
+    halves after so many. null takes an axis away."""
     variants: dict[str, dict[str, Any]] = {}
-    """For mode list: name -> settings, dotted or nested."""
+    """For mode list: name -> settings, dotted or nested. As on the command line, `objective` and
+    `encoder` may name options of conf/, and `~KEY: null` takes away what the recipe sets."""
     base: dict[str, Any] = {}
     """Settings of every cell that differ from the recipe's (a shorter training)."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field((0, 1, 2), min_length=1)

@@ -13,6 +13,7 @@ from d2v.ablation import half_life_tau, nested
 from d2v.commands.ablate_cells import BASE
 from d2v.commands.ablate_score import FIGURES
 from d2v.config import as_yaml, load_recipe
+from d2v.data2vec import Data2VecSettings
 from d2v.recipe import Recipe
 from d2v.tasks import Answer, build_task
 from tests.ablate_case import ONE_AXIS, RECIPE, desk_fixture, swept
@@ -98,6 +99,42 @@ ablate:
     assert flat.settings.pretrain.optimizer.weight_decay == 0
     assert (flat.settings.objective.beta, deep.settings.objective.beta) == (0, 1)
     assert deep.settings.objective.tau.tau_e == pytest.approx(0.5 ** (8 / 100), rel=1e-12)
+
+
+def test_axis__may_name_options_of_a_group(desk: Path) -> None:
+    """As `objective=data2vec2` on the command line, whose values stay."""
+    sweep = swept("objective=data2vec", "objective.top_k=2", "~ablate.axes",
+                  "ablate.base={objective: data2vec-text}",
+                  "+ablate.axes={objective: [data2vec2]}")  # fmt: skip
+    base, second = sweep.cells
+    assert base.settings.objective.name == "data2vec"
+    assert base.settings.objective.tau.tau_e == 0.9999  # of the option that the base names
+    assert second.settings.objective.name == "data2vec2"
+    assert second.settings.objective.top_k == 2
+    assert [cell.values["objective"] for cell in sweep.cells] == [
+        "the recipe's", "data2vec2",
+    ]  # fmt: skip
+
+
+def test_variants__change_what_an_option_of_a_group_sets(desk: Path) -> None:
+    Path("my.yaml").write_text(
+        "defaults: [/objective: data2vec-speech, _self_]\n"
+        + RECIPE.partition("ablate:")[0].replace("{top_k: 2}", "{top_k: 2, head_layers: 2}")
+        + """ablate:
+  mode: list
+  variants:
+    four: &four {objective: data2vec, objective.beta: 1}
+    two: {<<: *four, objective.beta: 3, ~objective.head_layers: null, pretrain.steps: 2}
+"""
+    )
+    _, four, two = (cell for cell in swept().cells)
+    first, second = four.settings.objective, two.settings.objective
+    assert (first.beta, second.beta) == (1, 3)
+    assert isinstance(first, Data2VecSettings)
+    assert isinstance(second, Data2VecSettings)
+    assert (first.head_layers, second.head_layers) == (2, 1)
+    assert two.settings.pretrain is not None
+    assert two.settings.pretrain.steps == "2 steps"
 
 
 def test_ids__hang_on_what_differs_from_the_base_alone(desk: Path) -> None:
@@ -225,6 +262,7 @@ BAD = {
                      ("objective.topk", "Did you mean objective.top_k?")),
     "bad value": (("ablate.axes.objective.top_k=[1,9]",), ("top_k = 9", "encoder.depth 2")),
     "bad word": (("ablate.axes.objective.target_feature=[fnn]",), ("'ffn'", "Did you mean ffn?")),
+    "option": (("ablate.axes.objective=[data2vec3]",), ("no option data2vec3", "data2vec2")),
     "stage": (("ablate.axes.pretrain=[1]",), ("pretrain is no setting", "objective.top_k")),
     "seed": (("ablate.axes.seed=[1,2]",), ("Seeds are ablate.seeds",)),
     "itself": (("ablate.axes.ablate.seeds=[1]",), ("ablate.seeds is no setting",)),

@@ -62,10 +62,10 @@ def changed_recipe(
     Raises:
         UsageError: it does not take them.
     """
-    picked = {**_picked(settings.base), **_picked(changes)}
-    loaded = replace(loaded, overrides=_picking(loaded.overrides, picked))
+    asked = {**_as_overrides(settings.base), **_as_overrides(changes)}
+    loaded = replace(loaded, overrides=_with(loaded.overrides, asked))
     try:
-        both = _over(*(nested({k: v for k, v in some.items() if k not in _picked(some)})
+        both = _over(*(nested({k: v for k, v in some.items() if k not in _as_overrides(some)})
                        for some in (settings.base, changes)))  # fmt: skip
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
@@ -86,15 +86,16 @@ def changed_recipe(
     return _load(loaded, {**both, "objective": {**rest, "tau": constant}}, where, changes)
 
 
-def _picked(changes: Mapping[str, Any]) -> dict[str, str]:
-    """Options of conf/ by their group."""
-    return {key: changes[key] for key in GROUPS if isinstance(changes.get(key), str)}
+def _as_overrides(changes: Mapping[str, Any]) -> dict[str, str]:
+    """What is written as on the command line: options of conf/, and what the recipe loses."""
+    found = {key: f"{key}={changes[key]}" for key in GROUPS if isinstance(changes.get(key), str)}
+    return found | {key: key for key in changes if key.startswith("~")}
 
 
-def _picking(overrides: Sequence[str], picked: Mapping[str, str]) -> tuple[str, ...]:
-    """Overrides with other options of these groups; a group is picked once."""
-    kept = [text for text in overrides if text.lstrip("+").partition("=")[0] not in picked]
-    return (*kept, *(f"{group}={option}" for group, option in picked.items()))
+def _with(overrides: Sequence[str], asked: Mapping[str, str]) -> tuple[str, ...]:
+    """Overrides and more of them; each group is picked once."""
+    kept = [text for text in overrides if text.lstrip("+").partition("=")[0] not in asked]
+    return (*kept, *asked.values())
 
 
 def _over(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
