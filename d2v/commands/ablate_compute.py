@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from d2v.commands.ablate_cells import BASE, VARIANTS, Cell, Sweep, deciding
 from d2v.commands.ablate_summary import Results, Summary
@@ -40,7 +41,7 @@ def plot_compute(results: Results, folder: Path) -> Path | None:
     _draw(right, results, lambda one: one.train_seconds, "pre-training, seconds of wall clock")
     better = "" if results.sweep.score.higher_is_better else " (lower is better)"
     left.set_ylabel(f"{results.sweep.score.figure} on {results.scored_on}{better}")
-    left.legend(fontsize=8)
+    left.legend(fontsize=8, title="mean, and a dash a seed", title_fontsize=8)
     figure.savefig(folder / COMPUTE, dpi=110)
     return folder / COMPUTE
 
@@ -67,22 +68,23 @@ def _draw(
     for number, (name, line) in enumerate(curves_of(results)):
         found = [(place(one), text, one) for text, one in line]
         points = [(x, text, one) for x, text, one in found if x is not None and one.scores]
-        means = [one.mean.mean for _, _, one in points]
-        halves = [one.mean.half_width for _, _, one in points]
-        axes.errorbar(
-            [x for x, _, _ in points], means,
-            yerr=[0.0 if math.isnan(half) else half for half in halves],
-            color=f"C{number % 10}", marker="o", capsize=4, label=name,
-        )  # fmt: skip
+        colour, means = f"C{number % 10}", [one.mean.mean for _, _, one in points]
+        axes.plot([x for x, _, _ in points], means, color=colour, marker="o", label=name)
         for x, text, one in points:
-            axes.annotate(text, (x, one.mean.mean), xytext=(5, -10), fontsize=8,
-                          textcoords="offset points", color=f"C{number % 10}")  # fmt: skip
+            seeds = list(one.scores.values())
+            axes.plot([x] * len(seeds), seeds, "_", color=colour, markersize=9)
+            axes.annotate(text, (x, one.mean.mean), xytext=(5, -11), fontsize=8,
+                          textcoords="offset points", color=colour)  # fmt: skip
     if results.untrained:
         mean = math.fsum(results.untrained.values()) / len(results.untrained)
         axes.axhline(mean, color="grey", linestyle=":", label="untrained encoder")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(label)
-    axes.grid(alpha=0.3, which="both")
+    axes.margins(x=0.12)  # room for what is written beside the points
+    axes.grid(alpha=0.3)
 
 
 def _tera(one: Summary) -> float | None:
@@ -110,4 +112,4 @@ def _named(points: list[tuple[str, Summary]]) -> Curve:
 
 def _length(cell: Cell) -> str:
     pretrain = cell.settings.pretrain
-    return "" if pretrain is None else str(pretrain.steps)
+    return "" if pretrain is None else str(pretrain.steps).removesuffix(" steps")
