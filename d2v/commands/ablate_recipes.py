@@ -87,13 +87,12 @@ def changed_recipe(
 
 
 def _as_overrides(changes: Mapping[str, Any]) -> dict[str, str]:
-    """What is written as on the command line: options of conf/, and what the recipe loses."""
-    found = {key: f"{key}={changes[key]}" for key in GROUPS if isinstance(changes.get(key), str)}
-    return found | {key: key for key in changes if key.startswith("~")}
+    """Options of conf/, as they are picked on the command line, by group."""
+    return {key: f"{key}={changes[key]}" for key in GROUPS if isinstance(changes.get(key), str)}
 
 
 def _with(overrides: Sequence[str], asked: Mapping[str, str]) -> tuple[str, ...]:
-    """Overrides and more of them; each group is picked once."""
+    """Overrides with other options of these groups; each is picked once."""
     kept = [text for text in overrides if text.lstrip("+").partition("=")[0] not in asked]
     return (*kept, *asked.values())
 
