@@ -34,7 +34,9 @@ def _dotted(axes: object) -> object:
 
 
 def _given(axes: object) -> object:
-    """Axes without those that were taken away."""
+    """Axes without those that were taken away, as all are by null."""
+    if axes is None:
+        return {}
     found = _dotted(axes)
     if not isinstance(found, dict):
         return found
@@ -84,7 +86,7 @@ class AblateSettings(Settings):
     axes: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_given)] = {}
     """Dotted setting -> values; `objective` and `encoder` -> options of conf/. `objective.tau`
     may be {half_life: 20000}, in samples: a constant tau at which a weight's share in the teacher
-    halves after so many. null takes an axis away."""
+    halves after so many. null takes an axis away, or all of them."""
     variants: dict[str, dict[str, Any]] = {}
     """For mode list: name -> settings, dotted or nested. `objective` and
     `encoder` may name options of conf/, too."""

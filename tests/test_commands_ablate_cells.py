@@ -85,6 +85,7 @@ def test_list__takes_variants_dotted_or_nested(desk: Path) -> None:
         + """\
 ablate:
   mode: list
+  axes: null
   variants:
     flat: {objective.beta: 0, pretrain.optimizer.weight_decay: 0}
     deep: {objective: {beta: 1, tau: {half_life: 100 samples}}}

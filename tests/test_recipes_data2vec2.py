@@ -395,12 +395,14 @@ def test_group__leaves_the_recipe_its_own_settings(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [("vision/digits", "inverse_block"), ("speech/spoken", "blocks"), ("text/pydoc", "random")],
-)
-def test_dry_run__names_the_masks_that_pad_nothing(name: str, kind: str) -> None:
+    ("name", "other", "kind"),
+    [("vision/digits", "block", "inverse_block"), ("speech/spoken", "spans", "blocks"),
+     ("text/pydoc", "spans", "random")],
+)  # fmt: skip
+def test_dry_run__names_the_masks_that_pad_nothing(name: str, other: str, kind: str) -> None:
     def views(*overrides: str) -> str:
-        recipe = loaded(name, "objective=data2vec2", *overrides)
+        mask = f"modality.mask.kind={other}"
+        recipe = loaded(name, "objective=data2vec2", mask, *overrides)
         assert recipe.pretrain is not None
         lines = pretrain_plan(recipe, recipe.pretrain, Options(nproc=1), None).splitlines()
         return next(line for line in lines if line.startswith("views"))
