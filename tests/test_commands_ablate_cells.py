@@ -95,6 +95,7 @@ ablate:
     assert [cell.values for cell in (base, flat, deep)] == [
         {"variant": "base"}, {"variant": "flat"}, {"variant": "deep"},
     ]  # fmt: skip
+    assert [cell.id.rpartition("-")[0] for cell in (flat, deep)] == ["flat", "deep"]
     assert flat.settings.pretrain is not None
     assert flat.settings.pretrain.optimizer.weight_decay == 0
     assert (flat.settings.objective.beta, deep.settings.objective.beta) == (0, 1)
@@ -285,6 +286,11 @@ def test_bad_ablation__is_refused_before_anything_is_made(desk: Path, name: str)
     overrides, words = BAD[name]
     refused(d2v("ablate", "my.yaml", *overrides), *words)
     assert left(Path("runs")) == []
+
+
+def test_variants__that_are_one_are_refused(desk: Path) -> None:
+    twins = "ablate.variants={a: {objective.beta: 1}, b: {objective: {beta: 1.0}}}"
+    refused(d2v("ablate", "my.yaml", "ablate.mode=list", "ablate.axes=null", twins), "b twice")
 
 
 def test_bad_options__are_refused(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

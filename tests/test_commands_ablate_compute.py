@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from d2v.commands.ablate_cells import sweep_of
 from d2v.commands.ablate_compute import COMPUTE, curves_of, plot_compute
 from d2v.commands.ablate_state import Outcome
 from d2v.commands.ablate_summary import Results, as_csv, as_json, results_of
 from d2v.commands.ablate_table import ablate_report, as_markdown
+from d2v.commands.options import Options
+from d2v.config import load_recipe
+from d2v.recipe import Recipe
 from tests.ablate_case import ABLATE, ONE_AXIS, desk_fixture, swept
 from tests.hostile_case import d2v, worked
 
@@ -20,7 +24,7 @@ __all__ = ["desk_fixture"]
 
 NO_TOP_K = "ablate.axes.objective.top_k=null"
 LIST = (
-    "ablate.mode=list", ONE_AXIS, NO_TOP_K,
+    "ablate.mode=list", "ablate.axes=null",
     "ablate.variants={short: {pretrain.steps: 2}, top one 2: {objective.top_k: 1, "
     "pretrain.steps: 2}, top one 6: {objective.top_k: 1, pretrain.steps: 6}}",
 )  # fmt: skip
@@ -112,7 +116,7 @@ def test_curves__of_single_axes_are_the_axes(desk: Path) -> None:
 
 def test_curves__of_variants_join_those_that_differ_in_length_alone(desk: Path) -> None:
     flops: dict[str, float | None] = {
-        "base": 4e12, "steps-2": 2e12, "top_k-1_steps-2": 1e12, "top_k-1_steps-6": 3e12,
+        "base": 4e12, "short": 2e12, "top-one-2": 1e12, "top-one-6": 3e12,
     }  # fmt: skip
     assert shape(results(*LIST, flops=flops)) == [
         ("short", [("2", 2e12), ("4", 4e12)]),
@@ -128,10 +132,29 @@ def test_curves__of_a_grid_are_named_by_the_other_axes(desk: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["vision/digits", "vision/cifar10", "speech/spoken", "text/pydoc"])
+def test_shipped_comparisons__vary_objective_masks_and_length_alone(kind: str) -> None:
+    overrides = ["data.source=x"] * (kind == "vision/cifar10")
+    sweep = sweep_of(load_recipe(f"{kind}-compute", overrides, Recipe), Options())
+    own = load_recipe(kind, overrides, Recipe).settings
+    outcomes = {(cell.id, seed): outcome(1e12) for cell in sweep.cells for seed in (0, 1, 2)}
+    curves = curves_of(results_of(sweep, [], outcomes))
+    assert sorted(name for name, _ in curves) == ["data2vec", "data2vec 2.0"]
+    for name, line in curves:
+        assert len(line) >= 2
+        for _, one in line:
+            recipe = one.cell.settings
+            assert recipe.objective.name == ("data2vec2" if "2.0" in name else "data2vec")
+            assert (recipe.encoder, recipe.prepare) == (own.encoder, own.prepare)
+            assert recipe.pretrain is not None
+            assert own.pretrain is not None
+            assert recipe.pretrain.optimizer == own.pretrain.optimizer
+
+
 def test_chart__is_drawn_where_compute_varies_and_taken_away_where_not(
     desk: Path, tmp_path: Path
 ) -> None:
-    varied = results(*LIST, flops={"base": 4e12, "steps": 2e12, "top_k": 1e12})
+    varied = results(*LIST, flops={"base": 4e12, "short": 2e12, "top": 1e12})
     assert plot_compute(varied, tmp_path) == tmp_path / COMPUTE
     assert (tmp_path / COMPUTE).stat().st_size > 5000
     none = results(*LIST, flops={"": None})

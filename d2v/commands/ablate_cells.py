@@ -88,7 +88,7 @@ def sweep_of(loaded: Loaded[Recipe], options: Options) -> Sweep:
         values = _labels(settings, changes, base)
         if settings.mode == "list":
             values[VARIANTS] = label
-        cell = _cell(recipe, base, stages, values)
+        cell = _cell(recipe, base, stages, values, values.get(VARIANTS, ""))
         if cell.id == BASE and recipe.model_dump() != base.model_dump():
             raise UsageError(
                 f"{', '.join(changes)} = {label} changes nothing that {' or '.join(stages)} reads",
@@ -97,7 +97,7 @@ def sweep_of(loaded: Loaded[Recipe], options: Options) -> Sweep:
             )
         kept.setdefault(cell.id, cell)
         if axis is not None:
-            if cell.id in (there for _, there in axes.get(axis, [])):
+            if _digest(cell.id) in (_digest(there) for _, there in axes.get(axis, [])):
                 raise UsageError(f"{where}.{axis} has {label} twice: two values make one cell")
             axes.setdefault(axis, []).append((label, cell.id))
     if settings.mode == "grid":
@@ -152,7 +152,9 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def _cell(recipe: Recipe, base: Recipe, stages: tuple[str, ...], values: dict[str, str]) -> Cell:
+def _cell(
+    recipe: Recipe, base: Recipe, stages: tuple[str, ...], values: dict[str, str], name: str = ""
+) -> Cell:
     prepare = deciding(recipe, ("prepare",))
     now, before = ({**deciding(one, stages), **deciding(one, ("prepare",))}
                    for one in (recipe, base))  # fmt: skip
@@ -163,7 +165,7 @@ def _cell(recipe: Recipe, base: Recipe, stages: tuple[str, ...], values: dict[st
     if differing and recipe.probe is not None and not baselines:
         probe = recipe.probe.model_copy(update={"baselines": False, "supervised": False})
         recipe = recipe.model_copy(update={"probe": probe})
-    return Cell(id=_id(differing), settings=recipe, values=values, prepare=prepare)
+    return Cell(id=_id(differing, name), settings=recipe, values=values, prepare=prepare)
 
 
 def deciding(recipe: Recipe, stages: tuple[str, ...]) -> dict[str, Any]:
@@ -174,11 +176,17 @@ def deciding(recipe: Recipe, stages: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("name", "seed")}
 
 
-def _id(differing: Mapping[str, Any]) -> str:
+def _id(differing: Mapping[str, Any], name: str) -> str:
     """Readable in front, and told apart by a hash behind; the same for the same difference."""
     if not differing:
         return BASE
-    words = "_".join(f"{key.rpartition('.')[2]}-{name_of(v)}" for key, v in differing.items())
+    words = name or "_".join(
+        f"{key.rpartition('.')[2]}-{name_of(value)}" for key, value in differing.items()
+    )
     slug = re.sub(r"[^A-Za-z0-9_.]+", "-", words)[:_SLUG].strip("-.")
     digest = hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()
     return f"{slug}-{digest[:6]}"
+
+
+def _digest(cell: str) -> str:
+    return cell.rpartition("-")[2]

@@ -19,6 +19,7 @@ COMPUTE = "score-against-compute.png"
 _LENGTH = "pretrain.steps"
 _BASELINES = ("probe.baselines", "probe.supervised")
 """Measured with the base alone."""
+_SEPARATORS = " ,-_/:("
 Curve = tuple[str, list[tuple[str, Summary]]]
 """Name, and points with what is written beside them, by rising compute."""
 
@@ -99,14 +100,14 @@ def _but_for_length(cell: Cell, sweep: Sweep) -> str:
 
 def _name(cell: Cell, sweep: Sweep) -> str:
     if sweep.settings.mode == "list":
-        return BASE if cell.id == BASE else cell.values[VARIANTS]
+        return cell.values[VARIANTS].removesuffix(_length(cell)).rstrip(_SEPARATORS)
     return ", ".join(f"{axis} {value}" for axis, value in cell.values.items() if axis != _LENGTH)
 
 
 def _named(points: list[tuple[str, Summary]]) -> Curve:
-    """A curve's name is what its cells' names begin with; beside the points, their lengths."""
+    """A curve's name is what its cells' names begin with; beside the points are their lengths."""
     names = [name for name, _ in points if name != BASE] or [BASE]
-    common = os.path.commonprefix(names).rstrip(" ,-_/:(") or names[0]
+    common = os.path.commonprefix(names).rstrip(_SEPARATORS) or names[0]
     return common, [(_length(one.cell), one) for _, one in points]
 
 
