@@ -10,8 +10,10 @@ import torch
 import yaml
 
 from d2v.ablation import half_life_tau, nested
-from d2v.commands.ablate_cells import BASE
+from d2v.commands.ablate_cells import BASE, sweep_of
 from d2v.commands.ablate_score import FIGURES
+from d2v.commands.ablate_state import jobs_of
+from d2v.commands.options import Options
 from d2v.config import as_yaml, load_recipe
 from d2v.recipe import Recipe
 from d2v.tasks import Answer, build_task
@@ -151,6 +153,54 @@ def test_ids__name_folders(desk: Path) -> None:
         cell.settings.model_validate({**cell.settings.model_dump(), "name": f"a/{cell.id}/seed0"})
 
 
+def test_variants__of_any_name_are_folders(desk: Path) -> None:
+    variants = "{mode: list, variants: {基线: {objective.beta: 1}, a b/c: {objective.beta: 3}}}\n"
+    Path("my.yaml").write_text(f"{RECIPE.partition('ablate:')[0]}ablate: {variants}")
+    for cell in swept().cells:
+        cell.settings.model_validate({**cell.settings.model_dump(), "name": f"a/{cell.id}/seed0"})
+
+
+def test_folders__of_a_variant_outlive_its_name(desk: Path) -> None:
+    """What was trained under another name is not trained again."""
+
+    def folders(name: str) -> list[str]:
+        loaded = load_recipe(
+            "my.yaml",
+            ["ablate.mode=list", "ablate.axes=null", "ablate.seeds=[0]",
+             f"ablate.variants={{{name}: {{objective.beta: 1}}}}"],
+            Recipe,
+        )  # fmt: skip
+        jobs = jobs_of(sweep_of(loaded, Options()), loaded, Path("runs"), {})
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+        return [job.folder.parent.name for job in jobs]
+
+    first, again = folders("one"), folders("another")
+    assert first == again
+    assert first[1].startswith("one-")
+
+
+def test_values__told_in_steps_are_one_with_numbers(desk: Path) -> None:
+    sweep = swept("ablate.mode=grid", "~ablate.axes", "ablate.seeds=[0]",
+                  "+ablate.axes={pretrain.steps: [2 steps, 4 steps]}")  # fmt: skip
+    assert [label for label, _ in sweep.axes["pretrain.steps"]] == ["2", "4"]
+    assert sorted(cell.values["pretrain.steps"] for cell in sweep.cells) == ["2", "4"]
+
+
+def test_grid__of_options_names_its_base_by_what_it_is(desk: Path) -> None:
+    both = "+ablate.axes={objective: [data2vec-text, data2vec2]}"
+    sweep = swept("objective=data2vec-text", "objective.top_k=2", "ablate.mode=grid",
+                  "~ablate.axes", both)  # fmt: skip
+    assert [cell.values["objective"] for cell in sweep.cells] == ["data2vec-text", "data2vec2"]
+
+
+def test_options__leave_values_of_the_command_line_alone(desk: Path) -> None:
+    sweep = swept("objective=data2vec", "objective={top_k: 2, beta: 7}", "~ablate.axes",
+                  "+ablate.axes={objective: [data2vec2]}")  # fmt: skip
+    assert [cell.settings.objective.beta for cell in sweep.cells] == [7, 7]
+    assert [cell.settings.objective.name for cell in sweep.cells] == ["data2vec", "data2vec2"]
+
+
 def test_values__win_over_the_command_line(desk: Path) -> None:
     sweep = swept("objective.top_k=1", "ablate.axes.objective.top_k=[1,2]")
     assert [cell.settings.objective.top_k for cell in sweep.cells[:2]] == [1, 2]
@@ -262,6 +312,8 @@ BAD = {
     "bad value": (("ablate.axes.objective.top_k=[1,9]",), ("top_k = 9", "encoder.depth 2")),
     "bad word": (("ablate.axes.objective.target_feature=[fnn]",), ("'ffn'", "Did you mean ffn?")),
     "option": (("ablate.axes.objective=[data2vec3]",), ("no option data2vec3", "data2vec2")),
+    "option of base": (("ablate.base={objective: data2vec3}",),
+                       ("ablate.base has objective", "no option data2vec3")),
     "stage": (("ablate.axes.pretrain=[1]",), ("pretrain is no setting", "objective.top_k")),
     "seed": (("ablate.axes.seed=[1,2]",), ("Seeds are ablate.seeds",)),
     "itself": (("ablate.axes.ablate.seeds=[1]",), ("ablate.seeds is no setting",)),

@@ -56,5 +56,5 @@ def test_dry_run__by_count_is_told_as_ever() -> None:
     lines = plan_text(np.ones(1258, dtype=np.int64), "pretrain.max_batch_per_device=8", devices=2)
     assert "data           1,258 training samples" in lines
     assert "global batch   32 = 2 device(s) x 2 micro-batch(es) x 8" in lines
-    assert "steps          3,000 (39 an epoch)" in lines
-    assert "samples seen   96,000 (76.9 epochs)" in lines
+    assert "steps          5,500 (39 an epoch)" in lines
+    assert "samples seen   176,000 (141.0 epochs)" in lines

@@ -159,6 +159,26 @@ def test_loops__have_the_figures_that_were_measured_before_the_exact_count() -> 
     assert float(sounds.mean()) == pytest.approx(0.42, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("shape", "ratio", "adjust", "size", "inverse", "drawn"),
+    [
+        ((4, 4), 0.75, 0.1, 2, True, ["0110111101111011", "1100111101111011"]),
+        ((7, 7), 0.8, 0.07, 3, True, ["0011110001111011111111111111110111111111101111110",
+                                      "1000111100011110001111111111111111111111111111111"]),
+        ((40,), 0.5, 0.05, 5, False, ["1111111111111101000001000110010010000000",
+                                      "1111111100101000000000011100001111101100"]),
+    ],
+)  # fmt: skip
+def test_exact_blocks__stay_the_same_for_runs_that_go_on(
+    shape: tuple[int, ...], ratio: float, adjust: float, size: int, inverse: bool, drawn: list[str]
+) -> None:
+    generator = seeded(3)
+    for cells in drawn:
+        mask = exact_blocks(shape, ratio=ratio, adjust=adjust, size=size, inverse=inverse,
+                            generator=generator)  # fmt: skip
+        assert "".join("01"[int(cell)] for cell in mask.flatten()) == cells
+
+
 @pytest.mark.parametrize("blocks", TABLE)
 def test_exact_blocks__depend_on_their_generator_alone(blocks: Blocks) -> None:
     state = torch.get_rng_state()

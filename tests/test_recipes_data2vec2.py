@@ -390,6 +390,7 @@ def test_group__fits_every_shipped_recipe(shipped: ShippedRecipe) -> None:
 )
 def test_group__leaves_the_recipe_its_own_settings(name: str) -> None:
     first, second = loaded(name).objective, loaded(name, "objective=data2vec2").objective
+    assert (first.name, second.name) == ("data2vec", "data2vec2")
     for setting in ("top_k", "target_norm", "mean_norm", "tau"):
         assert getattr(first, setting) == getattr(second, setting), setting
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -32,7 +32,7 @@ class Cell:
     """One setting of everything, trained with each seed.
 
     Args:
-        id: names its folder; follows from what differs from the base.
+        id: names its folder; its end follows from what differs from the base.
         settings: the recipe of its runs, with the base's seed and name.
         values: axis -> what it is there, for people.
         prepare: what decides its prepared data.
@@ -88,16 +88,19 @@ def sweep_of(loaded: Loaded[Recipe], options: Options) -> Sweep:
         values = _labels(settings, changes, base)
         if settings.mode == "list":
             values[VARIANTS] = label
-        cell = _cell(recipe, base, stages, values, values.get(VARIANTS, ""))
+        cell = _cell(recipe, base, stages, values)
         if cell.id == BASE and recipe.model_dump() != base.model_dump():
             raise UsageError(
                 f"{', '.join(changes)} = {label} changes nothing that {' or '.join(stages)} reads",
                 expected="settings that decide the score",
                 remedy=f"Vary another setting, or score another stage than {score.stage}.",
             )
+        if cell.id == BASE:  # by the words that were asked for
+            values = kept[BASE].values | {key: values[key] for key in changes if key in values}
+            kept[BASE] = replace(kept[BASE], values=values)
         kept.setdefault(cell.id, cell)
         if axis is not None:
-            if _digest(cell.id) in (_digest(there) for _, there in axes.get(axis, [])):
+            if digest_of(cell.id) in (digest_of(there) for _, there in axes.get(axis, [])):
                 raise UsageError(f"{where}.{axis} has {label} twice: two values make one cell")
             axes.setdefault(axis, []).append((label, cell.id))
     if settings.mode == "grid":
@@ -118,7 +121,9 @@ def name_of(value: object) -> str:
         if value.get("schedule") == "linear" and {"tau_0", "tau_e", "tau_n"} <= set(value):
             return f"linear {value['tau_0']} to {value['tau_e']} in {value['tau_n']}"
         return ", ".join(f"{key} {name_of(part)}" for key, part in value.items())
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value.removesuffix(" steps")
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _points(settings: AblateSettings) -> Iterator[tuple[str | None, str, dict[str, Any]]]:
@@ -143,7 +148,7 @@ def _labels(settings: AblateSettings, changes: Mapping[str, Any], base: Recipe) 
     here = base.model_dump(mode="json")
     own = {axis: "the recipe's" if axis in GROUPS else _at(here, axis) for axis in settings.axes}
     values = {axis: changes.get(axis, value) for axis, value in own.items()}
-    return {axis: name_of(value).removesuffix(" steps") for axis, value in values.items()}
+    return {axis: name_of(value) for axis, value in values.items()}
 
 
 def _at(values: Any, key: str) -> Any:
@@ -152,9 +157,7 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def _cell(
-    recipe: Recipe, base: Recipe, stages: tuple[str, ...], values: dict[str, str], name: str = ""
-) -> Cell:
+def _cell(recipe: Recipe, base: Recipe, stages: tuple[str, ...], values: dict[str, str]) -> Cell:
     prepare = deciding(recipe, ("prepare",))
     now, before = ({**deciding(one, stages), **deciding(one, ("prepare",))}
                    for one in (recipe, base))  # fmt: skip
@@ -165,7 +168,8 @@ def _cell(
     if differing and recipe.probe is not None and not baselines:
         probe = recipe.probe.model_copy(update={"baselines": False, "supervised": False})
         recipe = recipe.model_copy(update={"probe": probe})
-    return Cell(id=_id(differing, name), settings=recipe, values=values, prepare=prepare)
+    cell = _id(differing, values.get(VARIANTS, ""))
+    return Cell(id=cell, settings=recipe, values=values, prepare=prepare)
 
 
 def deciding(recipe: Recipe, stages: tuple[str, ...]) -> dict[str, Any]:
@@ -177,16 +181,17 @@ def deciding(recipe: Recipe, stages: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _id(differing: Mapping[str, Any], name: str) -> str:
-    """Readable in front, and told apart by a hash behind; the same for the same difference."""
+    """Readable in front, a variant by its name; told apart by the difference's hash behind."""
     if not differing:
         return BASE
     words = name or "_".join(
         f"{key.rpartition('.')[2]}-{name_of(value)}" for key, value in differing.items()
     )
-    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", words)[:_SLUG].strip("-.")
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", words)[:_SLUG].strip("-.") or "cell"
     digest = hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()
     return f"{slug}-{digest[:6]}"
 
 
-def _digest(cell: str) -> str:
+def digest_of(cell: str) -> str:
+    """The part of a cell's id that hangs on nothing but what differs from the base."""
     return cell.rpartition("-")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from d2v.commands.ablate_cells import BASE, VARIANTS, Cell, Sweep, deciding
-from d2v.commands.ablate_summary import Results, Summary
+from d2v.commands.ablate_plots import are_numbers
+from d2v.commands.ablate_summary import Results, Summary, varies
 
 COMPUTE = "score-against-compute.png"
 _LENGTH = "pretrain.steps"
 _BASELINES = ("probe.baselines", "probe.supervised")
 """Measured with the base alone."""
-_SEPARATORS = " ,-_/:("
+_SEPARATORS = " ,_/:(-"
+"""Between a variant's name and its length."""
 Curve = tuple[str, list[tuple[str, Summary]]]
 """Name, and points with what is written beside them, by rising compute."""
 
@@ -48,7 +51,7 @@ def plot_compute(results: Results, folder: Path) -> Path | None:
 
 
 def curves_of(results: Results) -> list[Curve]:
-    """What is joined by a line: an axis' values; else cells that differ in their length alone."""
+    """What belongs together: an axis' values; else cells that differ in their length alone."""
     cells = results.cells.values()
     if results.sweep.settings.mode == "one_at_a_time":
         named = [(axis, results.places(axis)) for axis in results.sweep.axes]
@@ -58,8 +61,10 @@ def curves_of(results: Results) -> list[Curve]:
             alike.setdefault(_but_for_length(one.cell, results.sweep), []).append(
                 (_name(one.cell, results.sweep), one)
             )
-        named = [_named(points) for points in alike.values()]
-    known = [(name, [place for place in line if _tera(place[1])]) for name, line in named]
+        named = [_named(points, results.sweep.name) for points in alike.values()]
+    known = [(name, [place for place in line if place[1].flops]) for name, line in named]
+    if results.sweep.settings.mode == "one_at_a_time":  # others would be one place on the chart
+        known = [(name, line) for name, line in known if varies([one.flops for _, one in line])]
     return [(name, sorted(line, key=lambda place: place[1].flops or 0)) for name, line in known]
 
 
@@ -70,7 +75,9 @@ def _draw(
         found = [(place(one), text, one) for text, one in line]
         points = [(x, text, one) for x, text, one in found if x is not None and one.scores]
         colour, means = f"C{number % 10}", [one.mean.mean for _, _, one in points]
-        axes.plot([x for x, _, _ in points], means, color=colour, marker="o", label=name)
+        joined = results.sweep.settings.mode != "one_at_a_time" or are_numbers([t for t, _ in line])
+        axes.plot([x for x, _, _ in points], means, color=colour, marker="o", label=name,
+                  linestyle="-" if joined else "none")  # fmt: skip
         for x, text, one in points:
             seeds = list(one.scores.values())
             axes.plot([x] * len(seeds), seeds, "_", color=colour, markersize=9)
@@ -94,21 +101,22 @@ def _tera(one: Summary) -> float | None:
 
 def _but_for_length(cell: Cell, sweep: Sweep) -> str:
     """What decides a cell's score beside how long it was trained."""
-    decided = deciding(cell.settings, sweep.stages)
+    decided = deciding(cell.settings, ("prepare", *sweep.stages))
     return repr([(k, v) for k, v in decided.items() if k != _LENGTH and k not in _BASELINES])
 
 
 def _name(cell: Cell, sweep: Sweep) -> str:
     if sweep.settings.mode == "list":
-        return cell.values[VARIANTS].removesuffix(_length(cell)).rstrip(_SEPARATORS)
+        return re.sub(rf"[{_SEPARATORS}]+{re.escape(_length(cell))}$", "", cell.values[VARIANTS])
     return ", ".join(f"{axis} {value}" for axis, value in cell.values.items() if axis != _LENGTH)
 
 
-def _named(points: list[tuple[str, Summary]]) -> Curve:
-    """A curve's name is what its cells' names begin with; beside the points are their lengths."""
-    names = [name for name, _ in points if name != BASE] or [BASE]
-    common = os.path.commonprefix(names).rstrip(_SEPARATORS) or names[0]
-    return common, [(_length(one.cell), one) for _, one in points]
+def _named(points: list[tuple[str, Summary]], otherwise: str) -> Curve:
+    """The words that its cells' names begin with; beside the points are their lengths."""
+    names = [name for name, one in points if one.cell.id != BASE] or [points[0][0]]
+    common = os.path.commonprefix([name.split() for name in names])
+    name = " ".join(common).rstrip(_SEPARATORS) or names[0] or otherwise
+    return name, [(_length(one.cell), one) for _, one in points]
 
 
 def _length(cell: Cell) -> str:

@@ -91,7 +91,7 @@ def _draw_line(
     means = [one.mean.mean for _, one in known]
     halves = [0.0 if math.isnan(one.mean.half_width) else one.mean.half_width for _, one in known]
     label = name or "mean, 95 % interval"
-    style = "-" if _are_numbers(labels) else "none"
+    style = "-" if are_numbers(labels) else "none"
     axes.errorbar(places, means, yerr=halves, color=colour, marker="o", capsize=4, label=label,
                   linestyle=style)  # fmt: skip
     for place, one in known:
@@ -120,7 +120,7 @@ def _mark_lost(axes: Any, labels: Sequence[str], lines: Sequence[Line]) -> None:
 def _draw_published(axes: Any, axis: str, published: PublishedSettings) -> None:
     labels = list(published.values)
     axes.plot(range(len(labels)), list(published.values.values()), color="tab:orange", marker="s",
-              linestyle="-" if _are_numbers(labels) else "none",
+              linestyle="-" if are_numbers(labels) else "none",
               label=f"published: {published.source}")  # fmt: skip
     _name_places(axes, labels)
     axes.set_xlabel(axis)
@@ -128,7 +128,7 @@ def _draw_published(axes: Any, axis: str, published: PublishedSettings) -> None:
     axes.legend(fontsize=8)
 
 
-def _are_numbers(labels: Sequence[str]) -> bool:
+def are_numbers(labels: Sequence[str]) -> bool:
     """Whether something lies between two values, so that a line may join them."""
     try:
         return all(math.isfinite(float(label)) for label in labels)

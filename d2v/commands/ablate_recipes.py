@@ -62,39 +62,46 @@ def changed_recipe(
     Raises:
         UsageError: it does not take them.
     """
-    asked = {**_as_overrides(settings.base), **_as_overrides(changes)}
-    loaded = replace(loaded, overrides=_with(loaded.overrides, asked))
+    asked = changes or settings.base  # for messages
+    options_of_base, base = _split(settings.base)
+    picked, values = _split(changes)
+    overrides = _with(loaded.overrides, {**options_of_base, **picked})
+    loaded = replace(loaded, overrides=overrides)
     try:
-        both = _over(*(nested({k: v for k, v in some.items() if k not in _as_overrides(some)})
-                       for some in (settings.base, changes)))  # fmt: skip
+        both = _over(nested(base), nested(values))
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
     objective = both.get("objective")
     tau = objective.get("tau") if isinstance(objective, dict) else None
     if not isinstance(tau, dict) or "half_life" not in tau:
-        return _load(loaded, both, where, changes)
+        return _load(loaded, both, where, asked)
     assert isinstance(objective, dict)
     if set(tau) != {"half_life"}:
         raise UsageError(f"{where}: objective.tau has half_life and other settings: leave them out")
     rest = {name: value for name, value in objective.items() if name != "tau"}
-    recipe = _load(loaded, {**both, "objective": rest}, where, changes)
+    recipe = _load(loaded, {**both, "objective": rest}, where, asked)
     try:
         tau_e = half_life_tau(tau["half_life"], _samples_per_step(loaded, options, recipe))
     except ValueError as error:
         raise UsageError(f"{where}.objective.tau: {error}") from error
     constant = {"schedule": "constant", "tau_e": tau_e}
-    return _load(loaded, {**both, "objective": {**rest, "tau": constant}}, where, changes)
+    return _load(loaded, {**both, "objective": {**rest, "tau": constant}}, where, asked)
 
 
-def _as_overrides(changes: Mapping[str, Any]) -> dict[str, str]:
-    """Options of conf/, as they are picked on the command line, by group."""
-    return {key: f"{key}={changes[key]}" for key in GROUPS if isinstance(changes.get(key), str)}
+def _split(changes: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Options of conf/ by their group, and values."""
+    options = {key: changes[key] for key in GROUPS if isinstance(changes.get(key), str)}
+    return options, {key: value for key, value in changes.items() if key not in options}
 
 
-def _with(overrides: Sequence[str], asked: Mapping[str, str]) -> tuple[str, ...]:
-    """Overrides with other options of these groups; each is picked once."""
-    kept = [text for text in overrides if text.lstrip("+").partition("=")[0] not in asked]
-    return (*kept, *asked.values())
+def _with(overrides: Sequence[str], picked: Mapping[str, str]) -> tuple[str, ...]:
+    """Overrides with other options of these groups; each is picked once, and values stay."""
+    kept = []
+    for text in overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        if key not in picked or value.lstrip().startswith("{"):
+            kept.append(text)
+    return (*kept, *(f"{group}={option}" for group, option in picked.items()))
 
 
 def _over(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,13 +116,13 @@ def _over(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load(
-    loaded: Loaded[Recipe], values: dict[str, Any], where: str, changes: Mapping[str, Any]
+    loaded: Loaded[Recipe], values: dict[str, Any], where: str, asked: Mapping[str, Any]
 ) -> Recipe:
     adopted = Adopted(values=values, origin=where, over_all=True)
     try:
         return load_recipe(str(loaded.path), loaded.overrides, Recipe, adopted).settings
     except UsageError as error:
-        told = ", ".join(f"{key} = {json.dumps(value)}" for key, value in changes.items())
+        told = ", ".join(f"{key} = {json.dumps(value)}" for key, value in asked.items())
         raise UsageError(f"{where} has {told}: {error}" if told else str(error)) from error
 
 

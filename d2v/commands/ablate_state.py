@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from d2v.commands.ablate_cells import Cell, Sweep
+from d2v.commands.ablate_cells import BASE, Cell, Sweep, digest_of
 from d2v.commands.ablate_score import Score
 from d2v.config import Loaded, as_yaml
 from d2v.data_sets import DataSet
@@ -38,8 +38,8 @@ class Outcome:
         loss: last logged one of pre-training; None where nothing was logged.
         spread: the same of the targets' spread across samples.
         seconds: of wall clock over all starts, of all stages.
-        train_seconds: of wall clock that pre-training took for its updates; None where it did not
-            end, or nothing was logged.
+        train_seconds: of wall clock that pre-training took for its updates, but for those between
+            the last logged one and a stop; None where it did not end, or not all was timed.
         flops: of pre-training, teacher and student; None where it did not end.
         reason: why it did not finish.
     """
@@ -106,7 +106,7 @@ class Job:
             loss=rows[-1].get("loss") if rows else None,
             spread=rows[-1].get("target_spread") if rows else None,
             seconds=state.get("seconds", 0.0),
-            train_seconds=_summed(rows, "seconds") if trained else None,
+            train_seconds=_seconds_of(rows) if trained else None,
             flops=trained.get("flops"),
             reason=state.get("reason", ""),
         )
@@ -165,9 +165,10 @@ class Job:
         return lines[-1] if lines else f"ended with code {code} and said nothing"
 
 
-def _summed(rows: list[dict[str, Any]], name: str) -> float | None:
-    found = [row[name] for row in rows if row.get(name) is not None]
-    return math.fsum(found) if found else None
+def _seconds_of(rows: list[dict[str, Any]]) -> float | None:
+    """None where some were logged by a d2v that did not time them."""
+    timed = [row["seconds"] for row in rows if row.get("seconds") is not None]
+    return math.fsum(timed) if timed and len(timed) == len(rows) else None
 
 
 def jobs_of(
@@ -186,12 +187,19 @@ def jobs_of(
     jobs = []
     for seed in sweep.settings.seeds:
         for cell in sweep.cells:
-            name = f"{loaded.name}/ablate/cells/{cell.id}/seed{seed}"
+            name = f"{loaded.name}/ablate/cells/{_folder_name(cell, loaded, out)}/seed{seed}"
             recipe = with_shards(cell.settings, shards.get(cell.id, {}))
             recipe = recipe.model_copy(update={"name": name, "seed": seed})
             own = replace(loaded, settings=recipe, name=name, overrides=())
             jobs.append(Job(cell=cell, seed=seed, loaded=own, out=out))
     return jobs
+
+
+def _folder_name(cell: Cell, loaded: Loaded[Recipe], out: Path) -> str:
+    """The cell's id, or the folder that the same settings have had under another name."""
+    folder = out / loaded.name / "ablate" / "cells"
+    there = sorted(path.name for path in folder.glob(f"*-{digest_of(cell.id)}"))
+    return cell.id if cell.id == BASE or cell.id in there or not there else there[0]
 
 
 def with_shards(recipe: Recipe, folders: dict[str, Path]) -> Recipe:

@@ -41,16 +41,13 @@ class Summary:
 
     @property
     def flops(self) -> float | None:
-        """Of one pre-training; the same for every seed. None before one has ended."""
-        known = [found.flops for found in self.outcomes.values() if found.flops is not None]
-        return known[0] if known else None
+        """Mean of a pre-training's operations; None before one has ended."""
+        return _mean([found.flops for found in self.outcomes.values()])
 
     @property
     def train_seconds(self) -> float | None:
         """Mean wall clock of a pre-training's updates; None before one has ended."""
-        times = [found.train_seconds for found in self.outcomes.values()]
-        known = [seconds for seconds in times if seconds is not None]
-        return math.fsum(known) / len(known) if known else None
+        return _mean([found.train_seconds for found in self.outcomes.values()])
 
     @property
     def differs(self) -> bool | None:
@@ -76,9 +73,8 @@ class Results:
 
     @property
     def compute_varies(self) -> bool:
-        """Whether some cells took more operations than others, by more than a hair."""
-        known = [one.flops for one in self.cells.values() if one.flops]
-        return bool(known) and max(known) > 1.02 * min(known)
+        """Whether some cells took more operations than others."""
+        return varies([one.flops for one in self.cells.values()])
 
     @property
     def base(self) -> Summary:
@@ -95,6 +91,12 @@ class Results:
             return sorted(listed, key=lambda place: float(place[0]))
         except ValueError:
             return listed
+
+
+def varies(flops: Sequence[float | None]) -> bool:
+    """Whether amounts differ by more than a hair."""
+    known = [amount for amount in flops if amount]
+    return bool(known) and max(known) > 1.02 * min(known)
 
 
 def results_of(sweep: Sweep, jobs: Sequence[Job], outcomes: Outcomes) -> Results:
@@ -124,7 +126,7 @@ def results_of(sweep: Sweep, jobs: Sequence[Job], outcomes: Outcomes) -> Results
 
 
 def as_csv(results: Results) -> str:
-    """One row a cell and seed: every varied setting, score, loss, spread, time, status."""
+    """One row a cell and seed: every varied setting, score, loss, spread, compute, status."""
     sweep, text = results.sweep, io.StringIO()
     axes = list(results.base.cell.values)
     writer = csv.writer(text, lineterminator="\n")
@@ -188,6 +190,11 @@ def _interval(found: MeanInterval) -> dict[str, Any]:
         "std": None if math.isnan(std) else std,
         "interval": [mean - half, mean + half] if known else None,
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _cell(value: float | None) -> str:

@@ -73,8 +73,8 @@ def pretrain_plan(
     return "\n".join(lines)
 
 
-def training_flops(recipe: Recipe, settings: PretrainSettings, lengths: Ints) -> float:
-    """Floating-point operations of a whole pre-training: the teacher's and the student's.
+def step_flops(recipe: Recipe, settings: PretrainSettings, lengths: Ints) -> float:
+    """Floating-point operations of one update: the teacher's and the student's.
 
     A backward pass counts as two forward passes, a sample as one of mean length.
 
@@ -87,7 +87,7 @@ def training_flops(recipe: Recipe, settings: PretrainSettings, lengths: Ints) ->
     figures = figures_of(settings, lengths, unit, world_size=1)
     horizon = horizon_of(settings, figures.steps_per_epoch)
     _, _, cost = _costs(recipe, figures, horizon)
-    return cost.flops * figures.samples_per_step * horizon.total_steps
+    return cost.flops * figures.samples_per_step
 
 
 def horizon_of(settings: TrainSettings, steps_per_epoch: int) -> Horizon:

@@ -12,7 +12,7 @@ from pathlib import Path
 from d2v.build import build_objective, check_samples, fitting_checkpoint, start_from
 from d2v.commands.knn import held_out, knn_score
 from d2v.commands.options import Options
-from d2v.commands.plan import pretrain_plan, training_flops
+from d2v.commands.plan import pretrain_plan, step_flops
 from d2v.commands.stage import (
     agree,
     need,
@@ -127,7 +127,7 @@ def _train_and_report(
             "checkpoint_digest": checkpoint.digest,
             "steps": checkpoint.step,
             "seconds_of_this_start": seconds,
-            "flops": training_flops(recipe, settings, shards.lengths),
+            "flops": checkpoint.step * step_flops(recipe, settings, shards.lengths),
             "report": vars(report),
         }
     )
