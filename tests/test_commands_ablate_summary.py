@@ -103,7 +103,7 @@ def test_csv__has_a_row_a_cell_and_seed(desk: Path) -> None:
     assert len(rows) == 9
     assert list(rows[0]) == [
         "cell", "seed", "objective.top_k", "objective.target_feature", "probe.linear.1", "loss",
-        "target_spread", "seconds", "status", "reason",
+        "target_spread", "flops", "train_seconds", "seconds", "status", "reason",
     ]  # fmt: skip
     assert rows[4]["reason"] == reason
     assert [row["probe.linear.1"] for row in rows[3:6]] == ["0.7", "", ""]

@@ -31,7 +31,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 FINETUNING = [
     shipped for shipped in shipped_recipes()
-    if re.search("^finetune:|^  - /text/glue/(?!_)", shipped.path.read_text(), re.M)
+    if re.search("^finetune:$|^  - /text/glue/(?!_)", shipped.path.read_text(), re.M)
 ]  # fmt: skip
 
 
