@@ -88,8 +88,8 @@ class AblateSettings(Settings):
     may be {half_life: 20000}, in samples: a constant tau at which a weight's share in the teacher
     halves after so many. null takes an axis away, or all of them."""
     variants: dict[str, dict[str, Any]] = {}
-    """For mode list: name -> settings, dotted or nested. `objective` and
-    `encoder` may name options of conf/, too."""
+    """For mode list: name -> settings, dotted or nested; `objective` and `encoder` may name options
+    of conf/, too."""
     base: dict[str, Any] = {}
     """Settings of every cell that differ from the recipe's (a shorter training)."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field((0, 1, 2), min_length=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable
@@ -43,8 +42,7 @@ def plot_compute(results: Results, folder: Path) -> Path | None:
     left, right = figure.subplots(1, 2, sharey=True)
     _draw(left, results, _tera, "pre-training, teacher and student, TFLOP")
     _draw(right, results, lambda one: one.train_seconds, "pre-training, seconds of wall clock")
-    better = "" if results.sweep.score.higher_is_better else " (lower is better)"
-    left.set_ylabel(f"{results.sweep.score.figure} on {results.scored_on}{better}")
+    left.set_ylabel(results.score_label)
     left.legend(fontsize=8, title="mean, and a dash a seed", title_fontsize=8)
     figure.savefig(folder / COMPUTE, dpi=110)
     return folder / COMPUTE
@@ -83,9 +81,8 @@ def _draw(
             axes.plot([x] * len(seeds), seeds, "_", color=colour, markersize=9)
             axes.annotate(text, (x, one.mean.mean), xytext=(5, -11), fontsize=8,
                           textcoords="offset points", color=colour)  # fmt: skip
-    if results.untrained:
-        mean = math.fsum(results.untrained.values()) / len(results.untrained)
-        axes.axhline(mean, color="grey", linestyle=":", label="untrained encoder")
+    if results.untrained_mean is not None:
+        axes.axhline(results.untrained_mean, color="grey", linestyle=":", label="untrained encoder")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

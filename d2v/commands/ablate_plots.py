@@ -71,14 +71,12 @@ def _draw(axes: Any, axis: str, results: Results) -> None:
     labels = list(dict.fromkeys(label for _, line in lines for label, _ in line))
     for number, (name, line) in enumerate(lines):
         _draw_line(axes, labels, line, f"C{number % 10}", name if number < _LEGEND else "")
-    if results.untrained:
-        mean = sum(results.untrained.values()) / len(results.untrained)
-        axes.axhline(mean, color="grey", linestyle=":", label="untrained encoder")
+    if results.untrained_mean is not None:
+        axes.axhline(results.untrained_mean, color="grey", linestyle=":", label="untrained encoder")
     _mark_lost(axes, labels, lines)
     _name_places(axes, labels)
     axes.set_xlabel(axis)
-    better = "" if results.sweep.score.higher_is_better else " (lower is better)"
-    axes.set_ylabel(f"{results.sweep.score.figure} on {results.scored_on}{better}")
+    axes.set_ylabel(results.score_label)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=8)
 

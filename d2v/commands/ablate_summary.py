@@ -77,6 +77,17 @@ class Results:
         return varies([one.flops for one in self.cells.values()])
 
     @property
+    def score_label(self) -> str:
+        """Of the charts' upright axis."""
+        better = "" if self.sweep.score.higher_is_better else " (lower is better)"
+        return f"{self.sweep.score.figure} on {self.scored_on}{better}"
+
+    @property
+    def untrained_mean(self) -> float | None:
+        """Of the untrained encoder over the seeds; None where it was not scored."""
+        return _mean(list(self.untrained.values()))
+
+    @property
     def base(self) -> Summary:
         """What the others are compared with."""
         return self.cells[BASE]

@@ -63,8 +63,9 @@ def _worth(results: Results) -> list[str]:
     gain = paired_interval(results.base.scores, results.untrained)
     if math.isnan(gain.mean):
         return []
-    mean = math.fsum(results.untrained.values()) / len(results.untrained)
-    told = f"The untrained encoder has {mean:.3f}, the base {gain.mean:+.3f} to that"
+    told = (
+        f"The untrained encoder has {results.untrained_mean:.3f}, the base {gain.mean:+.3f} to that"
+    )
     if not math.isnan(gain.half_width):
         told += f" +- {gain.half_width:.3f}"
     if gain.mean <= 0 or excludes_zero(gain) is False:
