@@ -40,8 +40,10 @@ def plot_compute(results: Results, folder: Path) -> Path | None:
     FigureCanvasAgg(figure)
     figure.suptitle(results.sweep.name)
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw(left, results, _tera, "pre-training, teacher and student, TFLOP")
-    _draw(right, results, lambda one: one.train_seconds, "pre-training, seconds of wall clock")
+    curves = curves_of(results)
+    _draw(left, results, curves, _tera, "pre-training, teacher and student, TFLOP")
+    seconds = "pre-training, seconds of wall clock"
+    _draw(right, results, curves, lambda one: one.train_seconds, seconds)
     left.set_ylabel(results.score_label)
     left.legend(fontsize=8, title="mean, and a dash a seed", title_fontsize=8)
     figure.savefig(folder / COMPUTE, dpi=110)
@@ -67,9 +69,13 @@ def curves_of(results: Results) -> list[Curve]:
 
 
 def _draw(
-    axes: Any, results: Results, place: Callable[[Summary], float | None], label: str
+    axes: Any,
+    results: Results,
+    curves: list[Curve],
+    place: Callable[[Summary], float | None],
+    label: str,
 ) -> None:
-    for number, (name, line) in enumerate(curves_of(results)):
+    for number, (name, line) in enumerate(curves):
         found = [(place(one), text, one) for text, one in line]
         points = [(x, text, one) for x, text, one in found if x is not None and one.scores]
         colour, means = f"C{number % 10}", [one.mean.mean for _, _, one in points]
