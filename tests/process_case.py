@@ -29,8 +29,8 @@ a process gets before a signal reaches it."""
 
 def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    names = ("tests.training_case", "tests.process_case", "d2v.commands.pretrain",
-             "d2v.commands.prepare", "d2v.commands.run")  # fmt: skip
+    names = ("tests.fork_server", "tests.training_case", "tests.process_case",
+             "d2v.commands.pretrain", "d2v.commands.prepare", "d2v.commands.run")  # fmt: skip
     context.set_forkserver_preload(list(names))
     return context
 
@@ -178,7 +178,8 @@ class Preparing:
     def kill(self) -> None:
         """With SIGKILL, which must be what ends it."""
         self.started.send(signal.SIGKILL)
-        assert self.started.wait()[0] == -signal.SIGKILL
+        code, text = self.started.wait()
+        assert code == -signal.SIGKILL, f"ended by itself with {code}: {text}"
 
 
 def last_step(folder: Path) -> int:

@@ -120,12 +120,12 @@ def test_clear__removes_our_files_only(tmp_path: Path) -> None:
 
 
 KILLED = '''
-import os, random, signal, sys
+import os, random, shutil, signal, sys
 from pathlib import Path
 
 from tests.prepare_case import digests, encode_several, make_items, run
 from d2v.data.files import WholeFile
-from d2v.data.journal import PartWriter
+from d2v.data.journal import PartWriter, has_parts
 
 dest, items = Path(sys.argv[1]), make_items(45, same=9, bad=13)
 
@@ -143,10 +143,11 @@ def child(name, kill_at=None, before=True, first_samples=None):
                 count += 1
                 if count == kill_at and before:
                     os.kill(os.getpid(), signal.SIGKILL)
-                result = call(*args, **kwargs)
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
+                try:
+                    return call(*args, **kwargs)
+                finally:
+                    if count == kill_at:
+                        os.kill(os.getpid(), signal.SIGKILL)
             return wrapped
         for call in ("fsync", "replace", "unlink", "rmdir"):
             setattr(os, call, deadly(getattr(os, call)))
@@ -183,6 +184,16 @@ again = 1
 while child("often", again * 16) != 0:  # the same folder, killed again and again
     again += 1
 assert digests(dest / "often") == whole
+moment, state = 0, dest / "state"
+while not (list(state.glob("*/*.tar")) and not has_parts(state / ".prepare")):
+    shutil.rmtree(state, ignore_errors=True)
+    moment += 1
+    assert child("state", moment, before=False) == signal.SIGKILL
+for second in range(1, 13):  # a shard has its name and no line yet, and a second kill comes early
+    shutil.copytree(state, dest / f"twice{second}")
+    assert child(f"twice{second}", second, before=False) == signal.SIGKILL
+    assert child(f"twice{second}") == 0, second
+    assert digests(dest / f"twice{second}") == whole, second
 print(kills, again)
 '''
 

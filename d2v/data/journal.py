@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from d2v.data.files import WholeFile, sync_folder, writing
+from d2v.data.files import WholeFile, sync_folder, whole_file, writing
 from d2v.data.shardfile import ShardFile, ShardRecord
 from d2v.errors import UsageError
 from d2v.samples import StoredSample
@@ -101,8 +101,9 @@ class Journal:
             self._check(records[0], run)
             self.parts = [_part(record) for record in records[1:]]
         else:  # nothing finished that another source or setting could contradict
-            self._path.unlink(missing_ok=True)
-            self._append(run)
+            # At once: a shard that a kill left beside no journal would pass for a stranger's.
+            with whole_file(self._path) as file:
+                file.write(_line(run))
 
     def append(self, part: Part) -> None:
         """Record a part that is in its place."""
@@ -146,7 +147,7 @@ class Journal:
     def _append(self, record: dict[str, Any]) -> None:
         with writing(self._path):
             with self._path.open("ab") as file:
-                file.write(json.dumps(record).encode() + b"\n")
+                file.write(_line(record))
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(self.folder)
@@ -168,6 +169,10 @@ def _whole_lines(path: Path) -> list[bytes]:
         with writing(path):
             os.truncate(path, len(whole))
     return whole.splitlines()
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"
 
 
 def _part(record: dict[str, Any]) -> Part:
