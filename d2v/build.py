@@ -214,8 +214,8 @@ def _shaping(sections: Mapping[str, Settings]) -> dict[str, Any]:
     """Dotted settings of the sections without those that change no tensor."""
     dumped = {name: section.model_dump(mode="json") for name, section in sections.items()}
     regularisation = {"dropout", "activation_dropout", "attention_dropout", "drop_path",
-                      "layerdrop", "attention", "init", "init_std", "gradient_scale",
-                      "path"}  # fmt: skip
+                      "layerdrop", "attention", "init", "init_std", "position_init_std",
+                      "patch_init", "gradient_scale", "path"}  # fmt: skip
     return {
         key: value for key, value in flat(dumped) if key.rsplit(".", 1)[-1] not in regularisation
     }

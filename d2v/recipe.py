@@ -186,6 +186,7 @@ class Recipe(Settings):
         return self
 
     def _check_visible_only(self, objective: Data2Vec2Settings) -> None:
+        objective.decoder.check(self.encoder.dim)
         vain = [
             f"modality.mask.{name}"
             for name in ("random_rate", "keep_rate", "channel_ratio")

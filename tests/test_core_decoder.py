@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from d2v.core.decoder import Decoder, DecoderSettings
-from d2v.errors import UsageError
 from d2v.types import Mask
 from tests.maths_case import normal, seeded, shaken, tail_padding
 
@@ -186,6 +185,21 @@ def test_initialise__draws_as_torch_does_from_its_generator_alone() -> None:
             assert abs(float(drawn.detach().mean())) < 0.2 * bound
 
 
+@torch.no_grad()
+def test_projection_std__is_how_the_projection_starts_and_nothing_else() -> None:
+    plain, asked = (
+        Decoder(DecoderSettings(layers=2, groups=4, projection_layers=2, **more), 64, None)
+        for more in ({}, {"projection_std": 0.02})
+    )
+    plain.initialise(seeded(0))
+    asked.initialise(seeded(0))
+    for mine, theirs in zip(asked.convolutions, plain.convolutions, strict=True):
+        assert torch.equal(mine.get_parameter("weight"), theirs.get_parameter("weight"))
+    for projection in asked.projections:
+        assert float(projection.get_parameter("weight").std()) == pytest.approx(0.02, rel=0.05)
+        assert float(projection.get_parameter("bias").abs().max()) == 0
+
+
 def test_width__is_the_encoders_unless_told() -> None:
     assert Decoder(DecoderSettings(groups=4), 32, None).width == 32
     assert Decoder(DecoderSettings(groups=4, width=8), 32, None).width == 8
@@ -194,12 +208,12 @@ def test_width__is_the_encoders_unless_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"groups": 16}, ["objective.decoder.groups is 16", "encoder.dim 8", "divisible"]),
-        ({"groups": 8, "width": 12}, ["groups is 8", "width 12"]),
-        ({"kernel": 4, "groups": 1}, ["objective.decoder.kernel is 4", "odd"]),
+        ({"groups": 16}, ["objective.decoder.groups 16", "encoder.dim 8", "divide"]),
+        ({"groups": 8, "width": 12}, ["groups 8", "width 12"]),
+        ({"kernel": 4, "groups": 1}, ["kernel", "odd"]),
     ],
 )
 def test_settings__that_do_not_fit_are_refused(changes: dict[str, Any], words: list[str]) -> None:
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(ValueError, match=words[0]) as raised:
         Decoder(DecoderSettings(**changes), DIM, None)
     assert all(word in str(raised.value) for word in words), str(raised.value)

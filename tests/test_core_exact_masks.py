@@ -45,9 +45,9 @@ class Blocks:
 
     @property
     def num_seeds(self) -> int:
-        """Step 2."""
+        """Step 2; one at least."""
         area: int = self.size ** len(self.shape)
-        return math.floor(len(self.cells) * (self.share + Fraction(self.adjust)) / area)
+        return max(1, math.floor(len(self.cells) * (self.share + Fraction(self.adjust)) / area))
 
     def painted(self, seeds: list[Cell]) -> set[Cell]:
         """Step 3: squares around the seeds, clamped at the borders."""
@@ -77,7 +77,9 @@ IMAGE_HUGE = Blocks(shape=(16, 16), ratio="0.75", adjust="0.1", size=3, inverse=
 AUDIO_BASE = Blocks(shape=(200,), ratio="0.5", adjust="0.05", size=5, inverse=False)
 AUDIO_LARGE = Blocks(shape=(199,), ratio="0.55", adjust="0.1", size=5, inverse=False)
 WIDE = Blocks(shape=(4, 9), ratio="0.6", adjust="0", size=2, inverse=True)
-TABLE = [IMAGE_BASE, IMAGE_LARGE, IMAGE_HUGE, AUDIO_BASE, AUDIO_LARGE, WIDE]
+SMALL = Blocks(shape=(4, 4), ratio="0.75", adjust="0.1", size=3, inverse=True)
+SHORT = Blocks(shape=(8,), ratio="0.5", adjust="0.05", size=5, inverse=False)
+TABLE = [IMAGE_BASE, IMAGE_LARGE, IMAGE_HUGE, AUDIO_BASE, AUDIO_LARGE, WIDE, SMALL, SHORT]
 
 
 # Counts
@@ -94,6 +96,18 @@ def test_exact_blocks__leave_the_published_number_visible(
     assert blocks.num_seeds == seeds, "of the loops below"
     total = len(blocks.cells)
     assert {len(blocks.draw(seeded(seed))) for seed in range(50)} == {total - visible}
+
+
+@pytest.mark.parametrize("blocks", [SMALL, SHORT])
+def test_exact_blocks__of_few_tokens_are_one_block_and_no_scattered_tokens(blocks: Blocks) -> None:
+    painted, total = [], math.floor(len(blocks.cells) * blocks.share)
+    for seed in range(200):
+        masked = blocks.draw(seeded(seed))
+        painted.append(set(blocks.cells) - masked if blocks.inverse else masked)
+    assert {len(cells) for cells in painted} == {total}
+    reach = [max(max(at) - min(at) for at in zip(*cells, strict=True)) for cells in painted]
+    # Clamped at an edge, a block can be smaller than the count; single tokens then stand elsewhere.
+    assert sum(size < blocks.size for size in reach) > 100, reach
 
 
 # Distribution

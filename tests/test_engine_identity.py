@@ -69,6 +69,17 @@ def test_identity_defaults__are_those_of_the_same_settings(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [("vision/digits", "modality.frontend.patch_init=xavier"),
+     ("text/pydoc", "modality.frontend.position_init_std=0.002"),
+     ("text/pydoc", "encoder.init_std=0.09")],
+)  # fmt: skip
+def test_identity__does_not_ask_how_the_weights_began(name: str, override: str) -> None:
+    began_otherwise = load_recipe(name, [override], Recipe).settings
+    assert identity(began_otherwise) == identity(load_recipe(name, [], Recipe).settings)
+
+
 def test_run__keeps_in_its_checkpoints_what_the_data_say_of_themselves(tmp_path: Path) -> None:
     about = {"taken_in": "daylight", "rates": [1, 2]}
     run(replace(make_job(make_shards(tmp_path / "shards"), tmp_path / "run"), about=about))

@@ -55,6 +55,7 @@ IMAGE = ALL | {
     "encoder.layerdrop": 0.0,
     "modality.frontend.image_size": 224,
     "modality.frontend.positions": "sincos_2d",
+    "modality.frontend.patch_init": "xavier",
     "modality.frontend.cls_token": True,
     "modality.frontend.pixel_mean": [0.485, 0.456, 0.406],
     "modality.mask.kind": "inverse_block",
@@ -126,6 +127,7 @@ TEXT = ALL | {
     "objective.decoder.layers": 5,
     "objective.decoder.width": 768,
     "objective.decoder.projection_layers": 2,
+    "objective.decoder.projection_std": 0.02,
     "objective.decoder.input_dropout": 0.1,
     "objective.tau.tau_0": 0.9999,
     "objective.tau.tau_e": 0.99999,
@@ -391,6 +393,24 @@ def test_group__leaves_the_recipe_its_own_settings(name: str) -> None:
     assert (first.name, second.name) == ("data2vec", "data2vec2")
     for setting in ("top_k", "target_norm", "mean_norm", "tau"):
         assert getattr(first, setting) == getattr(second, setting), setting
+
+
+@pytest.mark.parametrize(
+    "name", ["vision/imagenet-base", "vision/imagenet-large", "speech/librispeech-base",
+             "text/books-wiki-base"],
+)  # fmt: skip
+def test_group__gives_a_teacher_and_blocks_to_recipes_that_leave_them_to_it(name: str) -> None:
+    objective = loaded(name, "objective=data2vec2").objective
+    assert (objective.top_k, objective.tau.schedule, objective.tau.tau_n) == (8, "linear", "25 %")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [("objective.decoder.kernel=4", "odd"), ("objective.decoder.groups=3", "does not divide")],
+)
+def test_decoder__of_no_possible_shape_is_refused_with_the_recipe(override: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        loaded("vision/digits", "objective=data2vec2", override)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,18 @@ def test_weights__start_as_the_reference_says() -> None:
     assert torch.equal(again.token_embed, frontend.token_embed)
 
 
+def test_positions__start_as_small_as_asked() -> None:
+    encoder = EncoderSettings(dim=64, num_heads=2, depth=1, init="normal", init_std=0.02)
+    plain, small = (
+        TextFrontend(FrontendSettings(position_init_std=std), TOKENIZER, encoder)
+        for std in (None, 0.002)
+    )
+    plain.initialise(seeded(0))
+    small.initialise(seeded(0))
+    torch.testing.assert_close(small.positions, plain.positions / 10)
+    assert torch.equal(small.token_embed, plain.token_embed)
+
+
 def test_weights__can_be_laid_out_without_memory() -> None:
     with torch.device("meta"):
         encoder = EncoderSettings(init="normal")

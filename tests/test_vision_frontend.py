@@ -206,6 +206,22 @@ def test_initialise__follows_the_reference() -> None:
         assert float(weight.std()) == pytest.approx(0.0108, rel=0.2)
 
 
+@torch.no_grad()
+def test_initialise__xavier_is_for_patches_and_cls_alone() -> None:
+    settings = FrontendSettings(patch_init="xavier")
+    frontend = VisionFrontend(settings, tiny_settings(dim=96, num_heads=4))
+    frontend.initialise(seeded(2))
+    conv, inputs = frontend.patch_embed.proj, 3 * 16 * 16
+    assert conv.bias is not None
+    assert frontend.cls_token is not None
+    bound = math.sqrt(6 / (inputs + 96))
+    assert 0.99 * bound < float(conv.weight.abs().max()) <= bound
+    assert float(conv.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert 0.8 / math.sqrt(inputs) < float(conv.bias.abs().max()) <= 1 / math.sqrt(inputs)
+    assert float(frontend.cls_token.std()) == pytest.approx(1, rel=0.2)
+    assert float(frontend.mask_token.abs().max()) <= 0.02, "as the encoder's weights"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

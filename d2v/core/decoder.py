@@ -6,12 +6,11 @@ Letters: N views, T tokens, D width of the encoder, W width of the decoder.
 import math
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2v.core.visible import fill_masked
-from d2v.errors import UsageError
 from d2v.settings import Settings
 from d2v.types import Mask
 
@@ -33,10 +32,29 @@ class DecoderSettings(Settings):
     """Whether each adds to what it was given, where the widths are the same."""
     projection_layers: int = Field(1, ge=1, le=2)
     """1: linear, W to D; 2: W to 2 W, GELU, 2 W to D."""
+    projection_std: float | None = Field(None, gt=0)
+    """Deviation with which the projection's weights start, biases at 0 (published for text); null
+    for PyTorch's own start of linear layers."""
     input_dropout: float = Field(0.0, ge=0, lt=1)
     """On the encoder's output."""
     noise_std: float = Field(0.01, ge=0)
     """Deviation of the noise that stands at masked places."""
+
+    @field_validator("kernel")
+    @classmethod
+    def _has_a_middle(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError("must be odd, so that a token stands in the middle")
+        return kernel
+
+    def check(self, dim: int) -> None:
+        """Raises ValueError where the groups do not divide both widths; `dim`: the encoder's."""
+        wide = self.width or dim
+        if wide % self.groups or dim % self.groups:
+            raise ValueError(
+                f"objective.decoder.groups {self.groups} does not divide both encoder.dim {dim} "
+                f"and objective.decoder.width {wide}"
+            )
 
 
 class Decoder(nn.Module):
@@ -46,22 +64,11 @@ class Decoder(nn.Module):
         """`grid`: rows and columns of the tokens; None where they lie in a line.
 
         Raises:
-            UsageError: groups or kernel do not fit.
+            ValueError: groups and widths do not fit.
         """
         super().__init__()
+        settings.check(dim)
         wide = settings.width or dim
-        if wide % settings.groups or dim % settings.groups:
-            raise UsageError(
-                f"objective.decoder.groups is {settings.groups}, objective.decoder.width {wide} "
-                f"and encoder.dim {dim}",
-                expected="widths that are divisible by the groups",
-                remedy="Change one of the three.",
-            )
-        if settings.kernel % 2 == 0:
-            raise UsageError(
-                f"objective.decoder.kernel is {settings.kernel}",
-                expected="an odd number, so that a token stands in the middle",
-            )
         half = settings.kernel // 2
         kernel, padding = (1, settings.kernel), (0, half)
         if grid is not None:
@@ -121,9 +128,16 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """PyTorch's own start of convolutions and linear layers (reference section 4.2)."""
+        """PyTorch's own start of convolutions, and of linear layers without `projection_std`.
+
+        Source: reference section 4.2.
+        """
         for module in (*self.convolutions, *self.projections):
             weight, bias = module.get_parameter("weight"), module.get_parameter("bias")
             bound = 1 / math.sqrt(weight[0].numel())
             nn.init.uniform_(weight, -bound, bound, generator=generator)
             nn.init.uniform_(bias, -bound, bound, generator=generator)
+        if (std := self.settings.projection_std) is not None:
+            for projection in self.projections:
+                nn.init.normal_(projection.get_parameter("weight"), std=std, generator=generator)
+                nn.init.zeros_(projection.get_parameter("bias"))

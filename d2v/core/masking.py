@@ -89,12 +89,13 @@ def exact_blocks(
         bool of that shape on the CPU: floor(T ratio) True, with `inverse` T - floor(T (1 - ratio));
         at least one True and one False.
 
-    Source: reference section 4.3, images and audio, steps 1 to 5.
+    Source: reference section 4.3, images and audio, steps 1 to 5; of few tokens at least one block
+    is drawn, where the reference would scatter single tokens under the name of blocks.
     """
     num_tokens = math.prod(shape)
     share = 1 - ratio if inverse else ratio
     count = num_painted(num_tokens, share)
-    num_blocks = int(num_tokens * (share + adjust) / size ** len(shape) + _ROUNDING)
+    num_blocks = max(1, int(num_tokens * (share + adjust) / size ** len(shape) + _ROUNDING))
     painted = torch.zeros(num_tokens, dtype=torch.bool)
     flat = painted.numpy()  # shares memory; so small an array is several times faster in numpy
     grid = flat.reshape(*shape)

@@ -25,6 +25,10 @@ class FrontendSettings(Settings):
     first_position: int = Field(2, ge=1)
     """Row of a sample's first token. fairseq counts on from its padding row, 1, which stays zero;
     the rows in front are kept, so that published tables fit (reference section 5.4)."""
+    position_init_std: float | None = Field(None, ge=0)
+    """Deviation that the positions start with; null for that of all weights, `encoder.init_std`, as
+    published. Smaller ones keep a short training from telling places apart instead of texts, which
+    data2vec 2.0 of small models tends to: its targets' spread across samples then falls."""
     token_types: int = Field(0, ge=0)
     """Rows of a table whose first one is added to every token; Hugging Face's layout has it
     (reference section 5.4), and nothing else needs it."""
@@ -97,6 +101,8 @@ class TextFrontend(Frontend):
         """Both tables as the encoder's weights, padding rows zero (reference section 2.3)."""
         for table in (self.token_embed, self.positions):
             initialise_normal(table, self.encoder, generator)
+        if self.settings.position_init_std is not None:
+            self.positions.mul_(self.settings.position_init_std / self.encoder.init_std)
         self.token_embed[self.tokenizer.pad_id].zero_()
         self.positions[self.settings.first_position - 1].zero_()
         if self.token_types is not None:

@@ -3,6 +3,7 @@
 Letters: B batch, T patches, D width, H heads; C, S channels and side of a picture in pixels.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -31,6 +32,10 @@ class FrontendSettings(Settings):
     positions: Positions = "relative"
     """relative: a bias on attention shared by all blocks (BEiT); relative_per_block: a table for
     each, as published fine-tuned models have (reference P10); the others are added to tokens."""
+    patch_init: Literal["encoder", "xavier"] = "encoder"
+    """How the patch embedding and CLS start. encoder: as the encoder's weights, bias 0 (data2vec);
+    xavier: Xavier-uniform with a bias as PyTorch's convolutions have, CLS N(0, 1) (data2vec 2.0,
+    reference section 4.5)."""
     cls_token: bool = True
     """Prepend a learned vector that is never masked and never a target."""
     pixel_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -154,8 +159,22 @@ class VisionFrontend(Frontend):
         for vector in (self.mask_token, self.cls_token, self.positions):
             if vector is not None:
                 initialise_normal(vector, self.encoder_settings, generator)
+        if self.settings.patch_init == "xavier":
+            self._initialise_patches(generator)
         for table in self._tables():
             table.relative_position_bias_table.zero_()
+
+    def _initialise_patches(self, generator: torch.Generator) -> None:
+        """As data2vec 2.0 does, so that patches are not small beside the fixed positions."""
+        weight, bias = self.patch_embed.proj.weight, self.patch_embed.proj.bias
+        num_inputs, num_outputs = weight[0].numel(), len(weight)
+        bound = math.sqrt(6 / (num_inputs + num_outputs))
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+        if bias is not None:
+            bound = 1 / math.sqrt(num_inputs)
+            nn.init.uniform_(bias, -bound, bound, generator=generator)
+        if self.cls_token is not None:
+            nn.init.normal_(self.cls_token, generator=generator)
 
 
 def sincos_table(side: int, dim: int) -> Tensor:
