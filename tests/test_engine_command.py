@@ -119,6 +119,27 @@ def test_changed_setting__is_refused_with_both_values_unless_fresh_or_free(house
     assert house.run("objective.beta=1", "--fresh")[0] == 0
 
 
+def test_setting_that_came_with_a_newer_d2v__does_not_stop_a_run_begun_before(house: House) -> None:
+    """As it was without it where it has its default; another value is another run."""
+    assert house.run()[0] == 0
+    path = house.stage / "started.json"
+    started = json.loads(path.read_text())
+    without = {
+        kind: {key: value for key, value in said.items() if key != "modality.frontend.patch_init"}
+        for kind, said in started.items()
+    }
+    assert without != started
+    path.write_text(json.dumps(without))
+    code, text = house.run()
+    assert (code, "nothing was done" in text) == (0, True), text
+    code, text = house.run("modality.frontend.patch_init=xavier")
+    assert (code, "patch_init 'encoder', now it is 'xavier'" in text) == (2, True), text
+    del without["settings"]["encoder.dim"]
+    path.write_text(json.dumps(without))
+    code, text = house.run()
+    assert (code, "encoder.dim 768, now it is" in text) == (2, True), text
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [

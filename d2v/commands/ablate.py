@@ -23,8 +23,9 @@ from d2v.commands.ablate_slurm import check_slurm, slurm_starter
 from d2v.commands.ablate_state import Job, jobs_of, outcomes_of
 from d2v.commands.ablate_summary import Results, as_csv, as_json, results_of
 from d2v.commands.ablate_table import ablate_report, as_markdown
+from d2v.commands.deciding import deciding_settings, setting_defaults
 from d2v.commands.options import Options
-from d2v.commands.stage import deciding_settings, stage_folder
+from d2v.commands.stage import stage_folder
 from d2v.config import Loaded, as_yaml
 from d2v.engine.checkpoint import replace_durably
 from d2v.engine.run_directory import RunDirectory, opened
@@ -72,7 +73,8 @@ def run(loaded: Loaded[Recipe], options: Options, tell: Tell = lambda report: No
         try:
             shards = prepared(sweep, loaded, options, tell)
             inputs = fingerprints(shards)
-            stage.check_same(_binding(stage, sweep), inputs)
+            binding = _binding(stage, sweep)
+            stage.check_same(binding, inputs, setting_defaults(sweep.cells[0].settings, binding))
         except UsageError:
             if not stage.is_started():
                 stage.forget_start()

@@ -14,8 +14,9 @@ from typing import Any
 from d2v.ablation import AblateSettings
 from d2v.commands.ablate_recipes import GROUPS, changed_recipe, check_axes, narrowed, stages_of
 from d2v.commands.ablate_score import Score, score_of
+from d2v.commands.deciding import deciding_settings
 from d2v.commands.options import Options
-from d2v.commands.stage import deciding_settings, need
+from d2v.commands.stage import need
 from d2v.config import Loaded
 from d2v.errors import UsageError
 from d2v.recipe import Recipe

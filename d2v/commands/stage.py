@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from d2v.commands.deciding import deciding_settings, setting_defaults
 from d2v.commands.options import Options
 from d2v.config import Loaded, as_yaml
-from d2v.config.load import flat
 from d2v.data.shards import Shards
 from d2v.data_sets import DataSet
 from d2v.engine.checkpoint import Checkpoint
@@ -25,37 +25,6 @@ from d2v.recipe import Recipe
 from d2v.report import Report
 
 _HASHED_BELOW_BYTES = 2 * 10**9
-_FREE = (
-    "data.workers",
-    "data.verify",
-    "data.max_bad_fraction",
-    "data.num_train_samples",
-    "data.mean_train_length",
-    "prepare.workers",
-    "prepare.subsets",
-    "pretrain.log_every",
-    "pretrain.checkpoint_every",
-    "pretrain.keep_checkpoints",
-    "pretrain.checkpoint",
-    "pretrain.guards",
-    "finetune.log_every",
-    "finetune.checkpoint_every",
-    "finetune.keep_checkpoints",
-    "finetune.checkpoint",
-    "finetune.guards",
-    "probe.batch_size",
-    "probe.batch_length",
-)
-"""Settings that may change between two starts: they do not decide the result."""
-_SECTIONS = {
-    "prepare": ("name", "seed", "modality.name", "data", "prepare"),
-    "pretrain": ("name", "seed", "device", "modality", "encoder", "objective", "pretrain"),
-    "probe": ("name", "seed", "device", "modality", "encoder", "probe"),
-    "finetune": ("name", "seed", "device", "modality", "encoder", "finetune"),
-}
-"""Which settings decide a stage's result; where data lies does not, its fingerprint does. What of
-the modality decides what preparing writes, its own settings say."""
-
 LEARNED = "learned"
 """Folder, beside the shards' own, of what encoding must know of all the data."""
 
@@ -63,20 +32,6 @@ LEARNED = "learned"
 def stage_folder(loaded: Loaded[Recipe], options: Options, stage: str) -> Path:
     """`<out>/<recipe name>/<stage>`."""
     return options.out / loaded.name / stage
-
-
-def deciding_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
-    """Dotted settings that decide the stage's result."""
-    sections = _SECTIONS[stage]
-    if stage == "prepare":
-        sections += tuple(f"modality.{name}" for name in recipe.modality.prepare_sections)
-    if stage == "probe" and recipe.probe is not None and recipe.probe.supervised:
-        sections += ("pretrain",)  # the baseline with labels is trained with these
-    return {
-        key: value
-        for key, value in flat(recipe.model_dump(mode="json"))
-        if _under(key, sections) and not _under(key, _FREE)
-    }
 
 
 @contextmanager
@@ -94,7 +49,7 @@ def working(
     settings = deciding_settings(loaded.settings, stage)
     folder = stage_folder(loaded, options, stage)
     with opened(folder, fresh=options.fresh) as run:
-        run.check_same(settings, inputs)
+        run.check_same(settings, inputs, setting_defaults(loaded.settings, settings))
         result = run.result()
         if result is not None:
             yield run, finished_report(folder, result)
@@ -239,7 +194,3 @@ def share_cores(num_workers: int) -> None:
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         cores = len(os.sched_getaffinity(0)) // processes
         torch.set_num_threads(max(1, cores - min(num_workers, cores // 2)))
-
-
-def _under(key: str, sections: tuple[str, ...]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)

@@ -59,12 +59,19 @@ class RunDirectory:
             for path in self.path.rglob("*.*")
         )
 
-    def check_same(self, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    def check_same(
+        self,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         """Refuse to go on with other settings or other inputs than the stage was started with.
 
         Args:
             settings: dotted key -> value, those that decide the result.
             inputs: fingerprints of what the stage reads.
+            defaults: what a setting was in a d2v that did not have it yet; without one, a setting
+                that the start does not name has changed.
 
         Raises:
             UsageError: names every difference and the ways out.
@@ -74,6 +81,8 @@ class RunDirectory:
             return
         for kind, now in (("settings", settings), ("inputs", inputs)):
             before = started.get(kind, {})
+            if kind == "settings":
+                before = _unsaid(before, defaults or {}) | before
             now = json.loads(json.dumps(now))  # tuples become lists, as in the file
             differing = [
                 f"{key} {before.get(key)!r}, now it is {now.get(key)!r}"
@@ -117,6 +126,18 @@ class RunDirectory:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result; from now on the stage is finished."""
         replace_durably(self.path / "result.json", _json(result))
+
+
+def _unsaid(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of settings that `before` could have named.
+
+    Not those of a section that was null, or empty, when it was written.
+    """
+    return {
+        key: value
+        for key, value in defaults.items()
+        if not any(key.startswith(f"{said}.") for said in before)
+    }
 
 
 @contextmanager
