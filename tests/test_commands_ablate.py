@@ -104,6 +104,21 @@ def test_recipe_edited_in_the_middle__is_refused(finished: Path) -> None:
     worked(d2v("ablate", "my.yaml", *SHORT, "pretrain.log_every=1"), "already finished")
 
 
+def test_sweep_of_an_older_d2v__goes_on_where_new_settings_have_their_defaults(
+    finished: Path,
+) -> None:
+    (ABLATE / "result.json").unlink()
+    path = ABLATE / "started.json"
+    started = json.loads(path.read_text())
+    for key in ("ablate.mode", "modality.frontend.patch_init", "encoder.init_std"):
+        del started["settings"][key]
+    path.write_text(json.dumps(started))
+    worked(d2v("ablate", "my.yaml", *SHORT), "already finished")
+    (ABLATE / "result.json").unlink()
+    refused(d2v("ablate", "my.yaml", *SHORT, "ablate.mode=grid"),
+            "ablate.mode 'one_at_a_time', now it is 'grid'")  # fmt: skip
+
+
 def test_collapse_is_a_result_and_failure_is_none__and_the_sweep_goes_on(finished: Path) -> None:
     rate = "ablate.axes.pretrain.optimizer.learning_rate=[1.0e+30]"
     batch = "ablate.axes.pretrain.batch_size=[999]"

@@ -32,6 +32,9 @@ def test_defaults__are_what_a_recipe_that_says_nothing_has() -> None:
         ({"a.b": 1}, {"a.b": 1, "a.other": 4}, "a.other None, now it is 4"),
         ({"a.b": 1, "a.gone": 2}, {"a.b": 1}, "a.gone 2, now it is None"),
         ({"a": None}, {"a.b": 1, "a.new": 3}, "a.new None, now it is 3"),
+        ({"c": 1}, {"c": 1, "a.new": 3}, "a.new None, now it is 3"),
+        ({"a.new.x": None}, {"a.new": 3}, "a.new None, now it is 3"),
+        ({"a.s.b": 1}, {"a.s.b": 1, "a.new": 3}, ""),
     ],
 )
 def test_start_of_an_older_d2v__had_the_defaults_of_what_it_could_not_name(

@@ -406,8 +406,9 @@ def test_group__gives_a_teacher_and_blocks_to_recipes_that_leave_them_to_it(name
 
 @pytest.mark.parametrize(
     ("override", "told"),
-    [("objective.decoder.kernel=4", "odd"), ("objective.decoder.groups=3", "does not divide")],
-)
+    [("objective.decoder.kernel=4", "odd"), ("objective.decoder.groups=3", "does not divide"),
+     ("objective.decoder.width=30", "does not divide")],
+)  # fmt: skip
 def test_decoder__of_no_possible_shape_is_refused_with_the_recipe(override: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         loaded("vision/digits", "objective=data2vec2", override)

@@ -4,6 +4,8 @@ Looked up, position added, normalised, dropped out of, zero on padding; what the
 instead of a masked token is looked up like any other.
 """
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -132,16 +134,18 @@ def test_weights__start_as_the_reference_says() -> None:
     assert torch.equal(again.token_embed, frontend.token_embed)
 
 
-def test_positions__start_as_small_as_asked() -> None:
-    encoder = EncoderSettings(dim=64, num_heads=2, depth=1, init="normal", init_std=0.02)
-    plain, small = (
+@pytest.mark.parametrize("init", ["normal", "truncated"])
+def test_positions__start_as_small_as_asked(init: Literal["normal", "truncated"]) -> None:
+    encoder = EncoderSettings(dim=64, num_heads=2, depth=1, init=init, init_std=0.02)
+    plain, small, none = (
         TextFrontend(FrontendSettings(position_init_std=std), TOKENIZER, encoder)
-        for std in (None, 0.002)
+        for std in (None, 0.002, 0.0)
     )
-    plain.initialise(seeded(0))
-    small.initialise(seeded(0))
+    for frontend in (plain, small, none):
+        frontend.initialise(seeded(0))
+        assert torch.equal(frontend.token_embed, plain.token_embed)
     torch.testing.assert_close(small.positions, plain.positions / 10)
-    assert torch.equal(small.token_embed, plain.token_embed)
+    assert float(none.positions.detach().abs().max()) == 0
 
 
 def test_weights__can_be_laid_out_without_memory() -> None:

@@ -74,7 +74,8 @@ def run(loaded: Loaded[Recipe], options: Options, tell: Tell = lambda report: No
             shards = prepared(sweep, loaded, options, tell)
             inputs = fingerprints(shards)
             binding = _binding(stage, sweep)
-            stage.check_same(binding, inputs, setting_defaults(sweep.cells[0].settings, binding))
+            recipe = sweep.cells[0].settings.model_copy(update={"ablate": sweep.settings})
+            stage.check_same(binding, inputs, setting_defaults(recipe, binding))
         except UsageError:
             if not stage.is_started():
                 stage.forget_start()

@@ -129,14 +129,17 @@ class RunDirectory:
 
 
 def _unsaid(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of settings that `before` could have named.
+    """The defaults of settings that stand beside what `before` names.
 
-    Not those of a section that was null, or empty, when it was written.
+    Not those of a section that it does not know, or that was null or empty when it was written; nor
+    of one that has settings there and none now.
     """
+    paths = [said.split(".")[:-1] for said in before]
+    sections = {".".join(path[:depth]) for path in paths for depth in range(len(path) + 1)}
     return {
         key: value
         for key, value in defaults.items()
-        if not any(key.startswith(f"{said}.") for said in before)
+        if key.rpartition(".")[0] in sections and key not in sections
     }
 
 
