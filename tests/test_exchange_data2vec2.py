@@ -167,7 +167,7 @@ def test_settings__are_the_files(tmp_path: Path, kind: str) -> None:
     assert objective.decoder.model_dump() == {
         "layers": LAYERS, "width": WIDTH, "kernel": KERNEL, "groups": GROUPS,
         "residual": kind != "TEXT", "projection_layers": 2 if kind == "TEXT" else 1,
-        "input_dropout": 0.2, "noise_std": 0.0,
+        "projection_std": None, "input_dropout": 0.2, "noise_std": 0.0,
     }  # fmt: skip
     assert objective.tau.model_dump() == {
         "schedule": "linear", "tau_0": 0.99, "tau_e": 0.999, "tau_n": "700 steps",
