@@ -74,6 +74,7 @@ def run(loaded: Loaded[Recipe], options: Options, tell: Tell = lambda report: No
             shards = prepared(sweep, loaded, options, tell)
             inputs = fingerprints(shards)
             binding = _binding(stage, sweep)
+            # A cell's own recipe has no ablate section.
             recipe = sweep.cells[0].settings.model_copy(update={"ablate": sweep.settings})
             stage.check_same(binding, inputs, setting_defaults(recipe, binding))
         except UsageError:

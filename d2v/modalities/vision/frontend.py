@@ -167,11 +167,9 @@ class VisionFrontend(Frontend):
     def _initialise_patches(self, generator: torch.Generator) -> None:
         """As data2vec 2.0 does, so that patches are not small beside the fixed positions."""
         weight, bias = self.patch_embed.proj.weight, self.patch_embed.proj.bias
-        num_inputs, num_outputs = weight[0].numel(), len(weight)
-        bound = math.sqrt(6 / (num_inputs + num_outputs))
-        nn.init.uniform_(weight, -bound, bound, generator=generator)
+        nn.init.xavier_uniform_(weight.flatten(1), generator=generator)  # a view: filled in place
         if bias is not None:
-            bound = 1 / math.sqrt(num_inputs)
+            bound = 1 / math.sqrt(weight[0].numel())
             nn.init.uniform_(bias, -bound, bound, generator=generator)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, generator=generator)
